@@ -8,19 +8,19 @@ deep_mnist_noisy     the same with a detection noise of 3e-3 of the full scale a
 deep_mnist_frozen    the same as the first with masks that stay as they were drawn: what training them is worth
 deep_fashion_twin    experiments/fashion_deep_reservoir.toml, without noise
 deep_cifar10_twin    experiments/cifar10_deep_reservoir.toml, without noise
-deep_mnist_bench     the weights of deep_mnist_noisy go on for an epoch of 2,000 images on the bench of FILE, and are tested
+deep_mnist_bench     experiments/mnist_deep_reservoir.toml for 5 epochs on the bench of FILE, from the first step to the test
 
 All are runs of hil train in runs/deep-reservoir/ (benchmarks/jobs.py): the same command goes on where it was stopped, --list
 shows what is left. The epoch is chosen on the validation split, the test split read once. HIL_DATA names the folder of the
-data. FILE is a bench of such a loop with as many virtual nodes, as between a generator and an oscilloscope; --set is for its
-runs alone. python benchmarks/memory.py --only ROW ... hands these rows over to here.
+data. FILE is a bench of such a loop with as many virtual nodes; left out, benches/deep_loop_awg_scope.toml, the loop between a
+generator and an oscilloscope. --set is for its runs alone. python benchmarks/memory.py --only ROW ... hands these rows over to
+here.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,40 +36,25 @@ ROWS: dict[str, tuple[Path, tuple[str, ...]]] = {
     "deep_fashion_twin": (FASHION, ()),
     "deep_cifar10_twin": (CIFAR10, ()),
 }
-BENCH = "deep_mnist_bench"
+BENCH, BENCH_FILE = "deep_mnist_bench", ROOT / "benches" / "deep_loop_awg_scope.toml"
 NAMES = (*ROWS, BENCH)
 SHORT = ("train.epochs=1", "data.train_examples=1000")
 
 
 def jobs(chosen: argparse.Namespace, rows: Sequence[str], folder: Path) -> Iterator[Job]:
-    """The runs of these rows, seed by seed; that on a bench goes behind the one whose weights it takes.
-
-    Raises:
-        SystemExit: no bench for the row that needs one.
-    """
+    """The runs of these rows, seed by seed."""
     more = SHORT if chosen.quick else ()
+    on_bench = (f'device={{ bench = "{chosen.bench.resolve()}" }}', "train.epochs=5", *chosen.set)
     for seed in range(chosen.first, chosen.first + (1 if chosen.quick else chosen.seeds)):
         for row in rows:
-            if row == BENCH:
-                if chosen.bench is None:
-                    sys.exit(f"{BENCH} needs --bench FILE, a bench of a delay loop with as many virtual nodes as {MNIST.name}")
-                before = folder / f"deep_mnist_noisy-{seed}"
-                if not (before / "summary.json").exists():
-                    sys.exit(f"{BENCH} needs the weights of {before}: run the row deep_mnist_noisy first")
-                sets = (
-                    f'device={{ bench = "{chosen.bench.resolve()}" }}', f'train.from="{before.resolve()}"', "train.epochs=1",
-                    "data.train_examples=2000", "optimizer.lr=2e-4", *chosen.set,
-                )  # fmt: skip
-                yield Job(row, seed, MNIST, (*sets, *more), folder / f"{row}-{seed}", {"row": row})
-            else:
-                file, sets = ROWS[row]
-                yield Job(row, seed, file, (*sets, *more), folder / f"{row}-{seed}", {"row": row})
+            file, sets = ROWS.get(row) or (MNIST, on_bench)
+            yield Job(row, seed, file, (*sets, *more), folder / f"{row}-{seed}", {"row": row})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help="default: all but the bench")
-    parser.add_argument("--bench", type=Path, metavar="FILE")
+    parser.add_argument("--bench", type=Path, default=BENCH_FILE, metavar="FILE")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     add_options(parser, seeds=3)
     chosen = parser.parse_args(argv)

@@ -18,8 +18,9 @@ Markers go through the node. Without them (`align`) the record is found by the d
 pulse of the generator on a channel of its own; a marker in a record without data measures the delay anew from time to time, so
 a delay that drifts and a node that fades are still seen.
 
-A node with memory (`memory`) gets sequences (time, batch, N): a step is a symbol for each of N virtual nodes, a sequence is one
-record, never cut, and begins after a rest in which the node forgets. So each shot is from rest, whatever was played before.
+A node with memory (`memory`) gets sequences (time, batch, N): a step is a symbol for each of N virtual nodes, a sequence is
+never cut, and begins after a rest in which the node forgets; a record holds as many as fit. So each shot is from rest, whatever
+was played before.
 
 With several drives, each plays its marker while the others rest, and the delay of each to each reading is measured. Drives
 that a reading sees are brought together by whole samples of their records; each reading has its delay, and shows the markers
@@ -50,7 +51,7 @@ from drivers.waveform.alignment import REACH, Window
 from drivers.waveform.arrival import Arrival, Pairs, arrival
 from drivers.waveform.channels import Drive, Drives, Instruments, Read, Reads
 from drivers.waveform.layouts import Layouts
-from drivers.waveform.record import Codes, Record, RecordPlan
+from drivers.waveform.record import Codes, Record, RecordPlan, data_of
 from drivers.waveform.roles import Digitizer, Generator
 from drivers.waveform.settings import MemorySettings as MemorySettings
 from drivers.waveform.settings import WaveformSettings as WaveformSettings
@@ -62,11 +63,15 @@ from hil.errors import ConfigError, ContractError, Misaligned
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counts and times (s) since the device opened; host_s is encoding and decoding, the rest is the bench."""
+    """Counts and times (s) since the device opened; host_s is encoding and decoding, the rest is the bench.
+
+    `symbols` are values that were answered, `played` the symbols of all records, with markers, guards and rests.
+    """
 
     shots: int = 0
     records: int = 0
     symbols: int = 0
+    played: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
     realigned: int = 0
@@ -296,6 +301,7 @@ class Waveform:
             tally = replace(
                 tally,
                 records=tally.records + 1,
+                played=tally.played + plan.total,
                 bytes_down=tally.bytes_down + sum(record.words.nbytes for record in measured),
                 realigned=tally.realigned + any(lags),
                 wait_s=tally.wait_s + t2 - t1,
@@ -315,7 +321,7 @@ class Waveform:
     def _decode(self, plan: RecordPlan, measured: Record, place: Window, lag: int, answer: NDArray[np.float32]) -> None:
         """Add the mean of the settled samples of each symbol, in V, divided by the number of averages."""
         first = place.first(plan.data) + lag
-        symbols = measured.words[first : first + plan.symbols * place.period].reshape(plan.symbols, place.period)
+        symbols = data_of(plan, measured.words, first, place.period).reshape(plan.symbols, place.period)
         settled = symbols[:, place.skip : place.skip + place.keep]
         words = settled[:, 0] if place.keep == 1 else settled.sum(axis=1, dtype=np.uint32)
         averages, scale = self._settings.averages, measured.scale

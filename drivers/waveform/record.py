@@ -11,6 +11,10 @@ reset pulse where it takes one; with no markers at all the record begins with th
     | lead | head marker | guard, rest | reset, rest |  data  | guard, rest | tail marker | trail | padding |
     | lead |                             reset, rest |  data  |                              trail | padding |
 
+Short sequences for such a node share a record, each behind a reset and a rest of its own, alike to the first:
+
+    ... reset, rest |  sequence  | reset, rest |  sequence  | ...
+
 Lead, guards, rests, trail and padding stay at the rest level. A marker is the Barker code of length 13 (R. H. Barker, Group
 Synchronizing of Binary Digital Systems, 1953), whose autocorrelation has side lobes of at most 1/13. How it is found again in
 what was measured: alignment.py.
@@ -19,6 +23,7 @@ what was measured: alignment.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,9 +70,14 @@ class Frame:
         return max(LEAD, self.rest) if self.markers else LEAD
 
     @property
+    def between(self) -> int:
+        """Symbols between two sequences: reset and rest."""
+        return self.reset + self.rest
+
+    @property
     def before(self) -> int:
         """Symbols between the head markers with their guards and the data."""
-        pulse = self.reset + self.rest if self.reset or not self.markers else 0
+        pulse = self.between if self.reset or not self.markers else 0
         return (self.rest if self.markers else 0) + pulse
 
     @property
@@ -87,6 +97,7 @@ class RecordPlan:
         sent: samples of the generator's record, padding included.
         per_symbol: samples of the generator per symbol.
         frame: what it holds besides its data.
+        sequences: in each record, as long as each other.
     """
 
     symbols: int
@@ -95,6 +106,22 @@ class RecordPlan:
     sent: int
     per_symbol: int
     frame: Frame = Frame()
+    sequences: int = 1
+
+    @property
+    def length(self) -> int:
+        """Symbols of a sequence."""
+        return self.symbols // self.sequences
+
+    @property
+    def pitch(self) -> int:
+        """Symbols from the beginning of a sequence to that of the next."""
+        return self.length + self.frame.between
+
+    @property
+    def span(self) -> int:
+        """Symbols from the first value to the last, with the rests between sequences."""
+        return self.symbols + (self.sequences - 1) * self.frame.between
 
     @property
     def head(self) -> int:
@@ -108,13 +135,13 @@ class RecordPlan:
 
     @property
     def reset(self) -> int:
-        """Symbol at which the reset pulse begins."""
+        """Symbol at which the first reset pulse begins."""
         return self.data - self.frame.rest - self.frame.reset
 
     @property
     def tail(self) -> int:
         """Symbol at which the first tail marker begins; the next begins SLOT later."""
-        return self.data + self.symbols + GUARD + self.frame.rest
+        return self.data + self.span + GUARD + self.frame.rest
 
     @property
     def begins(self) -> int:
@@ -124,7 +151,7 @@ class RecordPlan:
     @property
     def ends(self) -> int:
         """Symbol behind the last that must be measured: the last of the last tail marker, or of the data."""
-        return self.tail + self.frame.markers * SLOT - GUARD if self.frame.markers else self.data + self.symbols
+        return self.tail + self.frame.markers * SLOT - GUARD if self.frame.markers else self.data + self.span
 
 
 SLOT = len(BARKER) + GUARD
@@ -158,14 +185,14 @@ def cut(
             todo="use fewer samples per symbol, or more memory" + (", or a shorter rest in [memory]" if frame.rest else ""),
         )
     records = max(1, -(-values // room))
-    return _planned(-(-values // records), records, drive, drive_per_symbol, frame, late)
+    return _planned(-(-values // records), records, 1, drive, drive_per_symbol, frame, late)
 
 
 def uncut(
     steps: int, nodes: int, sequences: int, drive: Memory, read: Memory, drive_per_symbol: int, read_per_symbol: int,
     frame: Frame, late: int = 0,
 ) -> RecordPlan:  # fmt: skip
-    """Lay each of `sequences` into a record of its own, whole.
+    """Lay `sequences` whole into as few equal records as fit both memories.
 
     Args:
         steps: of a sequence.
@@ -192,7 +219,10 @@ def uncut(
             todo=f"use shorter sequences (steps = {room // nodes} in [data]), fewer samples per symbol, a shorter rest in "
             "[memory], or instruments with more memory",
         )  # fmt: skip
-    return _planned(steps * nodes, sequences, drive, drive_per_symbol, frame, late)
+    length = steps * nodes
+    records = -(-sequences // (1 + (room - length) // (length + frame.between)))
+    each = -(-sequences // records)
+    return _planned(each * length, -(-sequences // each), each, drive, drive_per_symbol, frame, late)
 
 
 def _room(drive: Memory, read: Memory, drive_per_symbol: int, read_per_symbol: int, frame: Frame, late: int) -> int:
@@ -201,13 +231,29 @@ def _room(drive: Memory, read: Memory, drive_per_symbol: int, read_per_symbol: i
     return min(out, read.most // read_per_symbol) - frame.overhead
 
 
-def _planned(symbols: int, records: int, drive: Memory, per_symbol: int, frame: Frame, late: int) -> RecordPlan:
-    total = symbols + frame.overhead
-    return RecordPlan(symbols, records, total, drive.padded(total * per_symbol + late), per_symbol, frame)
+def _planned(
+    symbols: int, records: int, sequences: int, drive: Memory, per_symbol: int, frame: Frame, late: int
+) -> RecordPlan:  # fmt: skip
+    total = symbols + (sequences - 1) * frame.between + frame.overhead
+    return RecordPlan(symbols, records, total, drive.padded(total * per_symbol + late), per_symbol, frame, sequences)
+
+
+def data_of(plan: RecordPlan, samples: NDArray[Any], first: int, per_symbol: int) -> NDArray[Any]:
+    """View the data of a record (n,), a row a sequence: (sequences, samples of one).
+
+    Args:
+        plan: of the record.
+        samples: of the whole record.
+        first: of the first value.
+        per_symbol: samples of a symbol.
+    """
+    span, length, pitch = (symbols * per_symbol for symbols in (plan.span, plan.length, plan.pitch))
+    windows = np.lib.stride_tricks.sliding_window_view(samples[first : first + span], length, writeable=True)
+    return windows[:: max(1, pitch)]
 
 
 def blank(plan: RecordPlan, rest: int, low: int, high: int, marker_at: int | None = 0, late: int = 0, reset: int = 0) -> Codes:
-    """The record (sent,) with both markers and the reset pulse, as far as its frame has them, and without data.
+    """The record (sent,) with both markers and the reset pulses, as far as its frame has them, and without data.
 
     Args:
         plan: of the record.
@@ -220,8 +266,9 @@ def blank(plan: RecordPlan, rest: int, low: int, high: int, marker_at: int | Non
     """
     marker = np.where(BARKER > 0, high, low).astype(np.int16)
     record = np.full(plan.sent, rest, dtype=np.int16)
-    first = plan.reset * plan.per_symbol + late
-    record[first : first + plan.frame.reset * plan.per_symbol] = reset
+    for k in range(plan.sequences if plan.frame.reset else 0):
+        first = (plan.reset + k * plan.pitch) * plan.per_symbol + late
+        record[first : first + plan.frame.reset * plan.per_symbol] = reset
     for start in (plan.head, plan.tail) if marker_at is not None and plan.frame.markers else ():
         first = (start + (marker_at or 0) * SLOT) * plan.per_symbol + late
         record[first : first + len(marker) * plan.per_symbol] = np.repeat(marker, plan.per_symbol)
@@ -232,12 +279,11 @@ def fill(plan: RecordPlan, empty: Codes, rest: int, values: Codes, late: int = 0
     """Lay codes of all values (n,) into records (records, sent) with the markers of `empty`, all `late` samples shifted."""
     records = np.empty((plan.records, plan.sent), dtype=np.int16)
     records[:] = empty
-    first, last = plan.data * plan.per_symbol + late, (plan.data + plan.symbols) * plan.per_symbol + late
-    for k, record in enumerate(records):
-        part = values[k * plan.symbols : (k + 1) * plan.symbols]
-        room = record[first:last].reshape(plan.symbols, plan.per_symbol)
-        room[: len(part)] = part[:, None]
-        room[len(part) :] = rest
+    every = np.full(plan.records * plan.symbols, rest, dtype=np.int16)
+    every[: len(values)] = values
+    parts = every.repeat(plan.per_symbol).reshape(plan.records, plan.sequences, -1)
+    for record, part in zip(records, parts, strict=True):
+        data_of(plan, record, plan.data * plan.per_symbol + late, plan.per_symbol)[:] = part
     return records
 
 

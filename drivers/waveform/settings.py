@@ -75,7 +75,7 @@ class WaveformSettings:
 class MemorySettings:
     """[memory]: the node remembers, so it gets whole sequences; a step of one is as many symbols as there are virtual nodes.
 
-    Every sequence has a record of its own, in which the node first rests, and so forgets.
+    Before every sequence the node rests, and so forgets. A record holds as many whole sequences as fit.
 
     Args:
         nodes: virtual nodes; each is driven for a symbol.

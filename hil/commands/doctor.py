@@ -26,8 +26,6 @@ from torch import Tensor
 
 from drivers.spiking.session import LineTraffic
 from drivers.waveform.device import Stats, WaveformSettings
-from drivers.waveform.layouts import framed
-from drivers.waveform.record import Frame
 from hil import __version__
 from hil.build.node import Node
 from hil.build.open_node import bench_node
@@ -182,7 +180,7 @@ def _measured(device: Device, node: Node, bench: BenchFile | None) -> tuple[Figu
         settings = bench.record
         drives, records = bench.counts[0], whole.spent[0]["records"] / settings.averages
         figures = speed(single, quarter, whole, settings.averages / (settings.symbol_rate_hz * drives), records)
-        rates, parts = _of_waveform(whole, settings, framed(settings, bench.sequences, drives))
+        rates, parts = _of_waveform(whole, settings)
     else:
         figures = speed(single, quarter, whole, None, 1.0)
         rates, parts = {"upload_rate": _line_rate(whole)}, _of_others(device, single, whole)
@@ -203,12 +201,11 @@ def _line_rate(whole: Timed) -> Figure:
     return Figure("B/s", *over_blocks(rates, statistics.median), "of all the time of a shot")
 
 
-def _of_waveform(whole: Timed, settings: WaveformSettings, frame: Frame) -> tuple[Figures, dict[str, float]]:
+def _of_waveform(whole: Timed, settings: WaveformSettings) -> tuple[Figures, dict[str, float]]:
     """Where the time of a shot goes: what its instruments took, and what the settings say of the symbols that they play."""
     spent = {name: statistics.fmean(shot[name] for shot in whole.spent) for name in whole.spent[0]}
-    symbols = settings.averages * spent["symbols"]
-    settling_s = settings.settle * symbols / settings.symbol_rate_hz
-    played_s = (symbols + frame.overhead * spent["records"]) / settings.symbol_rate_hz
+    settling_s = settings.settle * settings.averages * spent["symbols"] / settings.symbol_rate_hz
+    played_s = spent["played"] / settings.symbol_rate_hz
     bench_s = spent["wait_s"] + spent["read_s"] - settling_s
     parts = shares(
         {"upload": spent["upload_s"], "settling": settling_s, "acquisition": bench_s}, statistics.fmean(whole.seconds), "host"
@@ -217,7 +214,7 @@ def _of_waveform(whole: Timed, settings: WaveformSettings, frame: Frame) -> tupl
     playing = over_blocks([100 * played_s / seconds for seconds in whole.seconds], statistics.median)
     return {
         "upload_rate": Figure("B/s", *rates, "of the records, their commands included"),
-        "playing": Figure("%", *playing, "of the time, the generator plays: symbols, markers, guards"),
+        "playing": Figure("%", *playing, "of the time, the generator plays: symbols, markers, guards, rests"),
     }, parts
 
 

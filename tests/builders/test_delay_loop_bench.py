@@ -159,6 +159,41 @@ use = "reservoir"
     assert scores[0] == pytest.approx(scores[1], rel=0.1)
 
 
+def test_the_masks_of_a_deep_reservoir_get_the_direction_that_its_loop_gives(folder: Path, stack: ExitStack) -> None:
+    """Two layers through one loop: both shots of a batch are one record each, and the directions those of the loop itself."""
+    on_table(folder, stack, small())
+    table = """
+[data]
+use = "digits"
+[network]
+use = "masks"
+widths = [64, 10, 10, 10]
+gain = 0.15
+[device]
+{device}
+[encode]
+gain = "0.4 V"
+overflow = "clip"
+[decode]
+zero = "0.5 V"
+scale = "0.75 V"
+[learner]
+use = "deep_reservoir"
+hold = 2
+"""
+    twin = 'use = "delay_loop"\nnodes = 10\ndelay_s = "1.3 us"\ngain = 0.3\nphase = "0.6 rad"\nlow = "-1 V"\nhigh = "1 V"'
+    directions = []
+    for device in ('bench = "bench.toml"', twin):
+        (folder / "deep.toml").write_text(table.format(device=device), encoding="utf-8")
+        training = stack.enter_context(built(read_experiment(folder / "deep.toml"))).training
+        x, y = (part[:40] for part in (training.data.train.x, training.data.train.y))
+        training.learner.step(training.net, x, y, torch.Generator())
+        directions.append([param.grad.clone() for param in training.net.parameters() if param.grad is not None])
+    assert len(directions[0]) == 6
+    for seen, told in zip(*directions, strict=True):
+        assert (seen - told).norm() < 0.02 * told.norm()
+
+
 def test_learners_and_benches_that_do_not_fit_are_refused_before_anything_is_opened(folder: Path) -> None:
     text = (
         (ROOT / "experiments" / "narma10_bench.toml").read_text(encoding="utf-8").replace('"../benches/', f'"{ROOT}/benches/')

@@ -135,8 +135,8 @@ def test_a_node_that_fades_is_seen_without_markers() -> None:
 
 
 @pytest.mark.parametrize("align", ["markers", "trigger", "sync"])
-def test_sequences_are_whole_records_in_their_order_behind_a_rest(align: Any) -> None:
-    device, generator, _ = bench(WaveformSettings(align=align), REMEMBERS)
+def test_sequences_stay_whole_and_in_their_order_behind_a_rest(align: Any) -> None:
+    device, generator, _ = bench(WaveformSettings(align=align, longest_delay_s=1e-6), REMEMBERS, memory_samples=400)
     assert device.spec.memory
     assert (device.spec.inputs.size, device.spec.outputs.size) == (5, 5)
     x = drive(40, 3, 5)
@@ -155,19 +155,26 @@ def test_sequences_are_whole_records_in_their_order_behind_a_rest(align: Any) ->
     device.close()
 
 
-def test_a_reset_pulse_comes_before_the_rest() -> None:
+@pytest.mark.parametrize("align", ["markers", "trigger", "sync"])
+def test_short_sequences_share_a_record_each_behind_its_reset_and_rest(align: Any) -> None:
+    """Seven of 20 symbols, of which three fit a record: 3, 3, 1, what is left of the last one at rest."""
     memory = MemorySettings(nodes=5, rest_s=30 * SYMBOL_S, reset_v=-0.5, reset_s=7 * SYMBOL_S)
-    for align in ("trigger", "markers"):
-        device, generator, _ = bench(WaveformSettings(align=align), memory)  # type: ignore[arg-type]
-        x = drive(4, 1, 5).abs()
-        torch.testing.assert_close(device.forward(x), x, atol=1.5 * STEP_V, rtol=0)
-        record = generator.uploads[-1]
-        data = next(k for k in range(len(record)) if np.array_equal(record[k : k + 20], np.rint(x.flatten().numpy() * 32767)))
-        pulse = record[data - 37 : data - 30]
-        assert set(pulse.tolist()) == {round(-0.5 * 32767)}
-        assert not record[data - 67 : data - 37][LEAD:].any()
-        assert not record[data - 30 : data].any()
-        device.close()
+    most = Frame(int(align == "markers"), 30, 7).overhead + 3 * 20 + 2 * 37
+    settings = WaveformSettings(align=align, reads_per_symbol=2, longest_delay_s=2e-7)
+    device, generator, _ = bench(settings, memory, memory_samples=most)
+    x = drive(4, 7, 5).abs()
+    torch.testing.assert_close(device.forward(x), x, atol=1.5 * STEP_V, rtol=0)
+    assert (device.stats.records, device.stats.symbols, device.stats.played) == (3, 140, 3 * most)
+    codes = np.rint(x.transpose(0, 1).reshape(7, 20).numpy() * 32767).astype(np.int16)
+    for record, parts in zip(generator.uploads[-3:], (codes[:3], codes[3:6], codes[6:]), strict=True):
+        first = next(k for k in range(len(record)) if np.array_equal(record[k : k + 20], parts[0]))
+        for k in range(3):
+            data = first + k * 57
+            part = parts[k] if k < len(parts) else np.zeros(20)
+            np.testing.assert_array_equal(record[data : data + 20], part)
+            assert set(record[data - 37 : data - 30].tolist()) == {round(-0.5 * 32767)}
+            assert not record[data - 30 : data].any()
+    device.close()
 
 
 def test_a_sequence_that_does_not_fit_a_record_is_refused_whole() -> None:
@@ -186,13 +193,29 @@ def test_a_sequence_that_does_not_fit_a_record_is_refused_whole() -> None:
 
 
 def test_the_plan_of_whole_sequences() -> None:
-    plan = uncut(40, 5, 3, Memory(8, 4096), Memory(1, 4096), 2, 1, Frame(1, 30, 7))
-    assert (plan.symbols, plan.records, plan.total) == (200, 3, 200 + plan.frame.overhead)
+    small, read = Memory(8, 1000), Memory(1, 4096)
+    plan = uncut(40, 5, 3, small, read, 2, 1, Frame(1, 30, 7))
+    assert (plan.symbols, plan.records, plan.sequences, plan.total) == (200, 3, 1, 200 + plan.frame.overhead)
     assert plan.data == 30 + 21 + 30 + 7 + 30
     assert (plan.reset, plan.tail) == (plan.data - 37, plan.data + 200 + 8 + 30)
     assert plan.ends + TRAIL == plan.total
-    without = uncut(40, 5, 3, Memory(8, 4096), Memory(1, 4096), 2, 1, Frame(0, 30, 7))
+    without = uncut(40, 5, 1, small, read, 2, 1, Frame(0, 30, 7))
     assert (without.begins, without.ends) == (without.data, without.data + 200) == (LEAD + 37, LEAD + 237)
+
+
+def test_the_plan_of_sequences_that_share_a_record() -> None:
+    drive, read, frame = Memory(8, 4096), Memory(1, 4096), Frame(1, 30, 7)
+    plan = uncut(4, 5, 10, drive, read, 2, 1, frame)
+    assert (plan.symbols, plan.records, plan.sequences, plan.total) == (200, 1, 10, 200 + 9 * 37 + frame.overhead)
+    assert (plan.length, plan.pitch, plan.span) == (20, 57, 200 + 9 * 37)
+    assert plan.tail == plan.data + plan.span + 8 + 30
+    assert plan.ends + TRAIL == plan.total
+    most = (2048 - frame.overhead - 20) // 57 + 1
+    many = uncut(4, 5, 2 * most + 1, drive, read, 2, 1, frame)
+    assert (many.records, many.sequences) == (3, -(-(2 * most + 1) // 3))
+    assert many.sent <= 4096
+    assert uncut(4, 5, 2 * most, drive, read, 2, 1, frame).records == 2
+    assert uncut(4, 5, 9, Memory(8, 4096), Memory(1, frame.overhead + 20 + 56), 1, 1, frame).sequences == 1
 
 
 def test_what_is_no_sequence_or_no_memory_is_refused() -> None:
