@@ -44,6 +44,7 @@ SPIKING = {
     "constant g": feedback(Constant()),
     "last layer": feedback(Constant(0.0)),  # every direction of a hidden layer is 0, so Adam leaves it as it was drawn
 }
+MARGIN = 0.05  # of accuracy below the worst random g; a rule that is worse is named in the legend
 SHORT = ("train.epochs=1", "train.batch=20", "data.train_examples=1000")
 
 
@@ -108,12 +109,14 @@ def figure(jobs: Sequence[Job]) -> Figure:
                 mine = [(x, y) for at, name, x, y in points if at == node and name.startswith(kind)]
                 label = {"random": "random g", "tuned": "sine"}[kind]
                 axes.plot(*zip(*mine, strict=True), mark, color=sheet.series(0), label=label, **sheet.dot(5)) if mine else None
+            floor = min((y for at, _, _, y in points if at == node), default=0.0) - MARGIN
             for number, name in enumerate(STATIC):
                 if (node, name) in scores:
                     mean = statistics.mean(scores[node, name])
-                    axes.axhline(
-                        mean, color=sheet.series(number + 1), ls=("-", "--", ":", "-.")[number], lw=sheet.pt(1.4), label=name
-                    )
+                    label = name if mean > floor else f"{name}: {mean:.2f}, below"
+                    style = {"color": sheet.series(number + 1), "ls": ("-", "--", ":", "-.")[number], "lw": sheet.pt(1.4)}
+                    axes.axhline(mean, label=label, **style)
+            axes.set_ylim(bottom=floor)
             axes.set_ylabel(f"test accuracy\n{title}")
         panels[1].set(xlabel="|corr(g, f')|", xlim=(-0.02, 1.02))
         sheet.legend(panels[0], most=3)
