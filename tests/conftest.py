@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -104,7 +102,6 @@ def _cold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(Warm, "cold", True)
 
 
-MEMORY, ROOM = Path("/dev/shm"), 2 << 30  # what a whole run leaves is a tenth of it
 IMPORTED = ("torch._dynamo", "scipy.signal", "hil.cli", "hil.commands.train", "matplotlib.backends.backend_svg")
 SLOW = (
     "test_pages", "test_live_run", "test_pages_in_browser", "test_calibration_in_browser", "test_tutorials", "test_requests",
@@ -138,25 +135,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "xdist_group(name): files that one process runs, as they share what takes long to start")
     config.addinivalue_line("markers", "cold: every process that it starts is a program of its own; see warm.py")
     listen()
-    if config.getoption("--forks") and config.args == ["tests"]:
-        _in_memory(config)
-        if find_spec("mkdocs"):
-            ahead.begin()
+    if config.getoption("--forks") and config.args == ["tests"] and find_spec("mkdocs"):
+        ahead.begin()
     if count := config.getoption("--forks"):
         config.pluginmanager.register(Forks(count, IMPORTED))
-
-
-def _in_memory(config: pytest.Config) -> None:
-    """Keep the folders of tests in memory where there is room: they write 20,000 files, and wait for the disk with many."""
-    if config.option.basetemp is None and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
-        config.option.basetemp = tempfile.mkdtemp(prefix="hil-tests-", dir=MEMORY)
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """What is in memory is kept after a failure alone, to be looked at."""
-    folder = session.config.option.basetemp
-    if exitstatus == 0 and folder and Path(folder).parent == MEMORY:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
