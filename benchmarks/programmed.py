@@ -1,4 +1,4 @@
-"""What is programmed on a device and trained: control voltages of a dopant network, by PAT and SPSA, beside some that stay.
+"""Train what is programmed on a device: control voltages of a dopant network, by PAT and SPSA, beside some that stay.
 
     python benchmarks/programmed.py [--quick] [--record] [--only ARM ...]
 
@@ -36,7 +36,7 @@ ARMS: dict[str, Sequence[str]] = {
 
 
 class Found(NamedTuple):
-    """Of a run: accuracy on the test split, node evaluations, writes."""
+    """Scores and costs of a run: accuracy on the test split, node evaluations, writes."""
 
     accuracy: float
     passes: int

@@ -22,7 +22,6 @@ from typing import ClassVar
 import numpy as np
 
 from drivers.links.block import header
-from drivers.links.link import Link
 from drivers.read_back import Setting
 from drivers.scpi import Scpi
 from drivers.scpi_apart import OneByOne
@@ -31,34 +30,20 @@ from drivers.scpi_generator import (
     INFINITE,
     Channel,
     Model,
-    ScpiGenerator,
+    OneChannelGenerator,
     held_levels,
     load_text,
 )
 from drivers.scpi_talk import ONE_BY_ONE
 from drivers.waveform.record import Codes, Memory
-from hil.units import Unbounded
 
 TOP = 0x3FFF
 PACKET, LEAST = 16_384, 8  # points
 DG = Model(60e6, Memory(LEAST, 2_097_152))
 
 
-class RigolDG(ScpiGenerator):
-    """The generator, with one channel in use. The constructor resets it: outputs off.
-
-    Args:
-        scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
-        channel: 1 or 2.
-        load_ohm: what is connected; infinite, or "HighZ" in a file, for high impedance.
-        low_v, high_v: narrower limits of the drive, V. They also set amplitude and offset, so all codes are used.
-        dac_bits: round codes to so many bits; None leaves the rounding to the instrument, which has 14.
-        memory_samples: a smaller memory than the model's, or the larger one of the memory option.
-        slew_v_per_s: before it is switched off, the drive goes down no faster than this; None: off at once.
-
-    Raises:
-        WrongInstrument: not one of MODELS. OutOfRange: limits wider than the instrument's. ConfigError: no such channel.
-    """
+class RigolDG(OneChannelGenerator):
+    """The generator, with one channel in use; arguments as of OneChannelGenerator. The constructor resets it: outputs off."""
 
     MODELS: ClassVar[Mapping[str, Model]] = dict.fromkeys(
         ("DG811", "DG812", "DG821", "DG822", "DG831", "DG832", "DG952", "DG972", "DG992"), DG
@@ -66,23 +51,6 @@ class RigolDG(ScpiGenerator):
     switch: ClassVar[tuple[str, str]] = ("OFF", "ON")
     talk: ClassVar[str] = ONE_BY_ONE
     speaks: ClassVar[type[Scpi]] = OneByOne
-
-    def __init__(
-        self,
-        scpi: Scpi | Link,
-        *,
-        channel: int = 1,
-        load_ohm: Unbounded = 50.0,
-        low_v: float | None = None,
-        high_v: float | None = None,
-        dac_bits: int | None = None,
-        memory_samples: int | None = None,
-        slew_v_per_s: float | None = None,
-    ) -> None:
-        super().__init__(
-            scpi, channel=channel, load_ohm=load_ohm, low_v=low_v, high_v=high_v, dac_bits=dac_bits,
-            memory_samples=memory_samples, slew_v_per_s=slew_v_per_s,
-        )  # fmt: skip
 
     def _held_of(self, channel: Channel) -> tuple[Setting, ...]:
         source, output = channel.source, channel.output

@@ -39,10 +39,10 @@ from drivers.scpi_digitizer import (
     Rails,
     ScpiDigitizer,
     Shape,
-    TimeBases,
     numbers_of,
     unknown,
 )
+from drivers.time_bases import TimeBases
 from drivers.waveform.record import Axis, Memory, Scale, Words
 from hil.errors import ConfigError
 
@@ -52,7 +52,7 @@ DEPTH = "memory depth"
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What models have in common.
+    """The limits that models of a family share.
 
     Args:
         divisions: of the screen's width.
@@ -202,12 +202,8 @@ class RigolScope(ScpiDigitizer):
         if form != self._family.form:
             raise self._refuse_form(form, self._family.form)
 
-    def finer(self, rate_hz: float, most: int) -> int:
-        """The largest multiple of `rate_hz`, up to `most`, that the scope can sample at; 1 if there is none."""
-        return self._bases.finer(rate_hz, most)
-
     def _set_time(self, samples: int, rate_hz: float, start_s: float) -> None:
-        base = self._bases.of(samples, rate_hz, self._name)
+        base = self._time_base(samples, rate_hz)
         self._scpi.send(
             ":RUN", f":TIM:MAIN:SCAL {base.scale_s:.9g}", f":TIM:MAIN:OFFS {start_s + 0.5 * base.span_s:.12g}",
             f":ACQ:MDEP {base.depth}", ":STOP",

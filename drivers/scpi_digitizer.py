@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -21,6 +21,7 @@ from drivers.links.link import Link
 from drivers.read_back import Panel, Setting
 from drivers.scpi import Identity, Scpi, reading, spoken
 from drivers.scpi_driver import ScpiDriver
+from drivers.time_bases import TimeBase, TimeBases
 from drivers.waveform.record import Axis, Memory, Record, Scale, Words
 from hil.device import Port
 from hil.errors import (
@@ -39,11 +40,10 @@ SENTINEL = 9.8e37  # anything at least this large stands for "no measurement"
 HIGHEST_V = 1e6  # beyond what any probe can divide
 RANGE, POSITION = "time range", "time position"
 VERIFY_EVERY = 256  # records between two looks at the preamble: somebody may turn a knob
-SCALES_S = tuple(float(f"{digit}e{power}") for power in range(-9, 2) for digit in (1, 2, 5))[2:]  # a division, from 5 ns
 ARMED_S = 1.0  # longest wait until a scope is ready for a trigger
 
 Shape = tuple[int, float, float]
-"""What a scope is configured for: samples, samples/s, first sample after the trigger in s."""
+"""What is configured: samples, samples/s, first sample after the trigger in s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,57 +114,6 @@ class Described:
     first: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class TimeBase:
-    """A time base: points of memory, s a division, samples/s, s across the screen."""
-
-    depth: int
-    scale_s: float
-    rate_hz: float
-    span_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class TimeBases:
-    """The time bases of a scope that fills a memory of a chosen depth: rate = depth / (divisions x scale).
-
-    Args:
-        depths: points, rising.
-        divisions: across the screen.
-        highest_hz: samples/s at most.
-    """
-
-    depths: Sequence[int]
-    divisions: int
-    highest_hz: float
-
-    def all(self) -> list[TimeBase]:
-        """Every time base."""
-        spans = [(scale, self.divisions * scale) for scale in SCALES_S]
-        found = (TimeBase(depth, scale, depth / span, span) for depth in self.depths for scale, span in spans)
-        return [base for base in found if base.rate_hz <= self.highest_hz * (1 + 1e-9)]
-
-    def finer(self, rate_hz: float, most: int) -> int:
-        """The largest multiple of `rate_hz`, up to `most`, that one of them samples at; 1 if none does."""
-        multiples = (round(base.rate_hz / rate_hz) for base in self.all() if _whole(base.rate_hz / rate_hz))
-        return max((multiple for multiple in multiples if multiple <= most), default=1)
-
-    def of(self, samples: int, rate_hz: float, where: str) -> TimeBase:
-        """The time base with the lowest multiple of a rate, and of these the shortest that is long enough.
-
-        Raises:
-            ConfigError: there is none.
-        """
-        fit = [base for base in self.all() if _whole(base.rate_hz / rate_hz) and base.span_s * (1 + 1e-9) >= samples / rate_hz]
-        if not fit:
-            raise ConfigError(
-                "no time base of the scope takes this record", where=where, got=f"{samples} samples at {rate_hz:g} Sa/s",
-                allowed=f"rates that divide depth / ({self.divisions} x scale); depth up to {self.depths[-1]}",
-                todo="choose a symbol rate of 1, 2 or 5 times a power of ten, or a smaller batch",
-            )  # fmt: skip
-        return min(fit, key=lambda base: (round(base.rate_hz / rate_hz), base.depth))
-
-
 class ScpiDigitizer(ScpiDriver):
     """A scope, with one channel in use, or several that one trigger records. The constructor resets it.
 
@@ -190,6 +139,8 @@ class ScpiDigitizer(ScpiDriver):
     stop: ClassVar[str] = ":STOP"
     speaks: ClassVar[type[Scpi]] = Scpi  # the form of conversation that the instrument understands
     lock: ClassVar[tuple[str, str]] = ("", "")  # question that locks the front panel, command that unlocks it
+
+    _bases: TimeBases | None = None  # of a scope that fills a memory of a chosen depth
 
     def __init__(
         self,
@@ -290,9 +241,16 @@ class ScpiDigitizer(ScpiDriver):
         self._scpi.send(*self.beginning)
 
     def finer(self, rate_hz: float, most: int) -> int:
-        """The largest multiple of `rate_hz`, up to `most`, that the sampling clock divides down to; 1 if there is none."""
+        """The largest multiple of `rate_hz`, up to `most`, that a time base or the sampling clock gives; 1 if there is none."""
+        if self._bases is not None:
+            return self._bases.finer(rate_hz, most)
         ratios = ((multiple, self.highest_rate_hz / (rate_hz * multiple)) for multiple in range(most, 0, -1))
         return next((multiple for multiple, ratio in ratios if ratio >= 1 and math.isclose(ratio, round(ratio))), 1)
+
+    def _time_base(self, samples: int, rate_hz: float) -> TimeBase:
+        """Find the time base of a record, of a scope that has them. Raises: ConfigError: there is none."""
+        assert self._bases is not None
+        return self._bases.of(samples, rate_hz, self._name)
 
     def forget(self) -> None:
         """Send all settings again next time: the instrument may have lost them (power, fault)."""
@@ -574,10 +532,6 @@ def _screen(called: str, channels: list[Channel]) -> Port:
         return channels[0].port
     lows, highs = zip(*((channel.port.shared_low, channel.port.shared_high) for channel in channels), strict=True)
     return Port(called, tuple(lows), tuple(highs), "V", len(channels))
-
-
-def _whole(ratio: float) -> bool:
-    return ratio > 0.5 and math.isclose(ratio, round(ratio), rel_tol=1e-9)
 
 
 def _turned(where: str, got: str, allowed: str) -> Changed:

@@ -485,6 +485,40 @@ class ScpiGenerator(ScpiOutput):
         )
 
 
+class OneChannelGenerator(ScpiGenerator):
+    """A generator whose channels cannot play at one trigger, so one is in use.
+
+    Args:
+        scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
+        channel: 1 or 2.
+        load_ohm: what is connected; infinite, or "HighZ" in a file, for high impedance.
+        low_v, high_v: narrower limits of the drive, V. They also set amplitude and offset, so all codes are used.
+        dac_bits: round codes to so many bits; None leaves the rounding to the instrument.
+        memory_samples: a smaller memory than the model's, or the larger one of a memory option.
+        slew_v_per_s: before it is switched off, the drive goes down no faster than this; None: off at once.
+
+    Raises:
+        WrongInstrument: not one of MODELS. OutOfRange: limits wider than the instrument's. ConfigError: no such channel.
+    """
+
+    def __init__(
+        self,
+        scpi: Scpi | Link,
+        *,
+        channel: int = 1,
+        load_ohm: Unbounded = 50.0,
+        low_v: float | None = None,
+        high_v: float | None = None,
+        dac_bits: int | None = None,
+        memory_samples: int | None = None,
+        slew_v_per_s: float | None = None,
+    ) -> None:
+        super().__init__(
+            scpi, channel=channel, load_ohm=load_ohm, low_v=low_v, high_v=high_v, dac_bits=dac_bits,
+            memory_samples=memory_samples, slew_v_per_s=slew_v_per_s,
+        )  # fmt: skip
+
+
 def load_text(load_ohm: float, infinite: str = "INF") -> str:
     """Write a load as a parameter."""
     return infinite if math.isinf(load_ohm) else f"{load_ohm:.6g}"

@@ -27,7 +27,7 @@ from typing import ClassVar, cast
 
 import numpy as np
 
-from drivers.links.link import Link, Messages
+from drivers.links.link import Messages
 from drivers.read_back import Setting
 from drivers.scpi import Scpi
 from drivers.scpi_apart import Fields
@@ -37,14 +37,13 @@ from drivers.scpi_generator import (
     Channel,
     Headers,
     Model,
-    ScpiGenerator,
+    OneChannelGenerator,
     held_levels,
     load_text,
 )
 from drivers.scpi_talk import FIELDS
 from drivers.waveform.record import Codes, Memory
 from hil.errors import ConfigError
-from hil.units import Unbounded
 
 PERIOD = 16_384  # points of a record of the SDG1000X
 X1 = Model(150e6, Memory(PERIOD, PERIOD), least_vpp=2e-3)
@@ -53,21 +52,11 @@ RECORD = re.compile(rb"WVDT .*?LENGTH, ?(\d+)B.*?WAVEDATA, ?(.*)", re.DOTALL)
 ENDS = b"\r\n"  # a wire may take them for the end of a reply
 
 
-class SiglentSDG(ScpiGenerator):
-    """The generator, with one channel in use. The constructor resets it: outputs off.
-
-    Args:
-        scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
-        channel: 1 or 2.
-        load_ohm: what is connected; infinite, or "HighZ" in a file, for high impedance.
-        low_v, high_v: narrower limits of the drive, V. They also set amplitude and offset, so all codes are used.
-        dac_bits: round codes to so many bits; None leaves the rounding to the instrument.
-        memory_samples: a smaller memory than the model's.
-        slew_v_per_s: before it is switched off, the drive goes down no faster than this; None: off at once.
+class SiglentSDG(OneChannelGenerator):
+    """The generator, with one channel in use; arguments as of OneChannelGenerator. The constructor resets it: outputs off.
 
     Raises:
-        WrongInstrument: not one of MODELS. OutOfRange: limits wider than the instrument's. ConfigError: no such channel, or a
-            raw socket, which cannot carry records.
+        ConfigError: a raw socket, which cannot carry records.
     """
 
     MODELS: ClassVar[Mapping[str, Model]] = {
@@ -79,23 +68,6 @@ class SiglentSDG(ScpiGenerator):
     speaks: ClassVar[type[Scpi]] = Fields
     talk: ClassVar[str] = FIELDS
     beginning: ClassVar[tuple[str, ...]] = ("*RST",)
-
-    def __init__(
-        self,
-        scpi: Scpi | Link,
-        *,
-        channel: int = 1,
-        load_ohm: Unbounded = 50.0,
-        low_v: float | None = None,
-        high_v: float | None = None,
-        dac_bits: int | None = None,
-        memory_samples: int | None = None,
-        slew_v_per_s: float | None = None,
-    ) -> None:
-        super().__init__(
-            scpi, channel=channel, load_ohm=load_ohm, low_v=low_v, high_v=high_v, dac_bits=dac_bits,
-            memory_samples=memory_samples, slew_v_per_s=slew_v_per_s,
-        )  # fmt: skip
 
     def _check_link(self) -> None:
         name = self._scpi.link.name

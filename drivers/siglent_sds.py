@@ -37,9 +37,9 @@ from drivers.scpi_digitizer import (
     Rails,
     ScpiDigitizer,
     Shape,
-    TimeBases,
     unknown,
 )
+from drivers.time_bases import TimeBases
 from drivers.waveform.record import Axis, Memory, Scale, Words
 from hil.errors import InstrumentError, NotAReading
 
@@ -136,12 +136,8 @@ class SiglentSDS(ScpiDigitizer):
         self._took(":TRIG:EDGE:LEV?", self._trigger_v, "V")
         self._most_read = max(1, self._scpi.ask_int(":WAV:MAXP?"))
 
-    def finer(self, rate_hz: float, most: int) -> int:
-        """The largest multiple of `rate_hz`, up to `most`, that the scope can sample at; 1 if there is none."""
-        return self._bases.finer(rate_hz, most)
-
     def _set_time(self, samples: int, rate_hz: float, start_s: float) -> None:
-        base = self._bases.of(samples, rate_hz, self._name)
+        base = self._time_base(samples, rate_hz)
         middle_s = start_s + 0.5 * base.span_s
         self._scpi.send(f":TIM:SCAL {base.scale_s:.9g}", f":TIM:DEL {middle_s:.12g}", f":ACQ:MDEP {WORDS[base.depth]}")
         self._took(":TIM:SCAL?", base.scale_s, "s")
@@ -173,7 +169,7 @@ class SiglentSDS(ScpiDigitizer):
         (held,), (probe,) = struct.unpack_from("<i", block, 0x74), struct.unpack_from("<f", block, 0x148)
         if not (codes > 0 and per_division > 0 and 0 < step_s < 1e3 and probe > 0 and held > 0):
             raise NotAReading("the preamble says that there is no measurement", where=one.name, got=text[0x138 : 0x138 + 80])
-        base = self._bases.of(shape[0], shape[1], self._name)
+        base = self._time_base(shape[0], shape[1])
         exact_s = 1 / base.rate_hz  # the descriptor has it in single precision
         if abs(step_s / exact_s - 1) > 1e-6:
             raise InstrumentError("the scope recorded at another rate", where=one.name, got=f"{step_s:g} s a sample",

@@ -21,35 +21,20 @@ from typing import ClassVar
 import numpy as np
 
 from drivers.links.block import header
-from drivers.links.link import Link
 from drivers.read_back import Setting
 from drivers.scpi import Scpi
 from drivers.scpi_apart import OneByOne
-from drivers.scpi_generator import FULL_SCALE, INFINITE, Channel, Model, ScpiGenerator, held_levels, load_text
+from drivers.scpi_generator import FULL_SCALE, INFINITE, Channel, Model, OneChannelGenerator, held_levels, load_text
 from drivers.scpi_talk import ONE_BY_ONE
 from drivers.waveform.record import Codes, Memory
 from hil.errors import CommandRefused
-from hil.units import Unbounded
 
 TOP = 0x3FFF
 AFG = Model(250e6, Memory(2, 131_072))
 
 
-class TektronixAFG31000(ScpiGenerator):
-    """The generator, with one channel in use. The constructor resets it: outputs off.
-
-    Args:
-        scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
-        channel: 1 or 2.
-        load_ohm: what is connected; infinite, or "HighZ" in a file, for high impedance.
-        low_v, high_v: narrower limits of the drive, V. They also set amplitude and offset, so all codes are used.
-        dac_bits: round codes to so many bits; None leaves the rounding to the instrument, which has 14.
-        memory_samples: a smaller memory than the model's.
-        slew_v_per_s: before it is switched off, the drive goes down no faster than this; None: off at once.
-
-    Raises:
-        WrongInstrument: not one of MODELS. OutOfRange: limits wider than the instrument's. ConfigError: no such channel.
-    """
+class TektronixAFG31000(OneChannelGenerator):
+    """The generator, with one channel in use; arguments as of OneChannelGenerator. The constructor resets it: outputs off."""
 
     MODELS: ClassVar[Mapping[str, Model]] = {
         f"AFG31{band}{channels}": AFG for band in ("02", "05", "10", "15", "25") for channels in (1, 2)
@@ -57,24 +42,7 @@ class TektronixAFG31000(ScpiGenerator):
     switch: ClassVar[tuple[str, str]] = ("OFF", "ON")
     talk: ClassVar[str] = ONE_BY_ONE
     speaks: ClassVar[type[Scpi]] = OneByOne
-
-    def __init__(
-        self,
-        scpi: Scpi | Link,
-        *,
-        channel: int = 1,
-        load_ohm: Unbounded = 50.0,
-        low_v: float | None = None,
-        high_v: float | None = None,
-        dac_bits: int | None = None,
-        memory_samples: int | None = None,
-        slew_v_per_s: float | None = None,
-    ) -> None:
-        super().__init__(
-            scpi, channel=channel, load_ohm=load_ohm, low_v=low_v, high_v=high_v, dac_bits=dac_bits,
-            memory_samples=memory_samples, slew_v_per_s=slew_v_per_s,
-        )  # fmt: skip
-        self._rate_hz = 0.0
+    _rate_hz = 0.0  # of the record that is prepared
 
     def _held_of(self, channel: Channel) -> tuple[Setting, ...]:
         """The frequency is not among them: it follows the length of the record, and is read back with each."""

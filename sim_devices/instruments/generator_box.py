@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -54,7 +55,7 @@ class Downstream(Protocol):
         """The level of an output that is on may have changed."""
 
 
-class GeneratorBox(PanelBox):
+class GeneratorBox(PanelBox, ABC):
     """A simulated generator of two channels. A subclass makes `_scpi`, its dialect, and `_front`, its front panel.
 
     Args:
@@ -201,9 +202,9 @@ class GeneratorBox(PanelBox):
         levels = played(ends, self._bits, gain / FULL_SCALE, offset_v, "OFF")
         return float(levels.min()), float(levels.max())
 
+    @abstractmethod
     def sync(self, channel: int) -> bool:
         """True if a pulse leaves the SYNC connector at the start of this channel's record."""
-        raise NotImplementedError
 
     def _rate(self, s: Settings, points: int) -> float:
         """Samples/s at which an arbitrary record of `points` is played."""

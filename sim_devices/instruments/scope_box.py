@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -69,7 +70,7 @@ class Upstream(Protocol):
 Mode = Literal["stopped", "single", "running", "digitizing"]
 
 
-class ScopeBox(PanelBox):
+class ScopeBox(PanelBox, ABC):
     """A simulated oscilloscope. A subclass makes `_scpi`, its dialect, and `_front`, its front panel.
 
     Args:
@@ -293,9 +294,9 @@ class ScopeBox(PanelBox):
         else:
             self.capture(self.window(), {})
 
+    @abstractmethod
     def _sampling(self) -> Sampling:
         """Rate and points of the next record."""
-        raise NotImplementedError
 
     def _span_v(self, s: Settings) -> float:
         """Volts from the lowest code of a channel's converter to the highest."""

@@ -1,0 +1,69 @@
+"""The time bases of an oscilloscope that fills its memory: samples/s = points of memory / (divisions x s a division).
+
+A rate that no time base gives is not sampled, so a symbol rate must divide one of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hil.errors import ConfigError
+
+SCALES_S = tuple(float(f"{digit}e{power}") for power in range(-9, 2) for digit in (1, 2, 5))[2:]  # a division, from 5 ns
+
+
+@dataclass(frozen=True, slots=True)
+class TimeBase:
+    """A time base: points of memory, s a division, samples/s, s across the screen."""
+
+    depth: int
+    scale_s: float
+    rate_hz: float
+    span_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimeBases:
+    """The time bases of a scope that fills a memory of a chosen depth: rate = depth / (divisions x scale).
+
+    Args:
+        depths: points, rising.
+        divisions: across the screen.
+        highest_hz: samples/s at most.
+    """
+
+    depths: Sequence[int]
+    divisions: int
+    highest_hz: float
+
+    def all(self) -> list[TimeBase]:
+        """Every time base."""
+        spans = [(scale, self.divisions * scale) for scale in SCALES_S]
+        found = (TimeBase(depth, scale, depth / span, span) for depth in self.depths for scale, span in spans)
+        return [base for base in found if base.rate_hz <= self.highest_hz * (1 + 1e-9)]
+
+    def finer(self, rate_hz: float, most: int) -> int:
+        """The largest multiple of `rate_hz`, up to `most`, that one of them samples at; 1 if none does."""
+        multiples = (round(base.rate_hz / rate_hz) for base in self.all() if _whole(base.rate_hz / rate_hz))
+        return max((multiple for multiple in multiples if multiple <= most), default=1)
+
+    def of(self, samples: int, rate_hz: float, where: str) -> TimeBase:
+        """The time base with the lowest multiple of a rate, and of these the shortest that is long enough.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        fit = [base for base in self.all() if _whole(base.rate_hz / rate_hz) and base.span_s * (1 + 1e-9) >= samples / rate_hz]
+        if not fit:
+            raise ConfigError(
+                "no time base of the scope takes this record", where=where, got=f"{samples} samples at {rate_hz:g} Sa/s",
+                allowed=f"rates that divide depth / ({self.divisions} x scale); depth up to {self.depths[-1]}",
+                todo="choose a symbol rate of 1, 2 or 5 times a power of ten, or a smaller batch",
+            )  # fmt: skip
+        return min(fit, key=lambda base: (round(base.rate_hz / rate_hz), base.depth))
+
+
+def _whole(ratio: float) -> bool:
+    return ratio > 0.5 and math.isclose(ratio, round(ratio), rel_tol=1e-9)
