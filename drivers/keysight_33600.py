@@ -39,21 +39,9 @@ A = Model(250e6, Memory(32, 4_194_304))
 
 
 class Keysight33600(ScpiGenerator):
-    """The generator, with one channel in use, or both. The constructor resets it: outputs off, volatile memory empty.
+    """The generator, with one channel in use, or both; arguments as of ScpiGenerator.
 
-    Args:
-        scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
-        channel: 1 or 2.
-        channels: both, in the order in which they are counted; they play at one trigger. Empty: `channel` alone.
-        load_ohm: what is connected; infinite, or "HighZ" in a file, for high impedance.
-        low_v, high_v: narrower limits of the drive, V; a list: of each channel. They also set amplitude and offset, so all
-            codes are used.
-        dac_bits: round codes to so many bits; None leaves the rounding to the instrument.
-        memory_samples: a smaller memory than the model's, or the larger one of the memory option.
-        slew_v_per_s: before it is switched off, the drive goes down no faster than this; None: off at once.
-
-    Raises:
-        WrongInstrument: not one of MODELS. OutOfRange: limits wider than the instrument's. ConfigError: no such channels.
+    The constructor resets it: outputs off, volatile memory empty.
     """
 
     MODELS: ClassVar[Mapping[str, Model]] = {

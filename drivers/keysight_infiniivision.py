@@ -53,19 +53,10 @@ MODELS = {
 class InfiniiVision(ScpiDigitizer):
     """The scope, with one channel in use, or several that one trigger records. The constructor resets it.
 
-    Args:
-        scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
-        channel: 1 to 4.
-        channels: several, in the order in which they are counted. Empty: `channel` alone.
-        range_v: full scale, all eight divisions; a list: of each channel.
-        offset_v: voltage at the middle of the screen; a list: of each channel.
-        input_ohm: 50 or 1e6.
-        trigger_v: level of the external trigger.
-        memory_samples: another memory than the model's; none: the model's.
-        clock: seconds from any origin; deadlines are measured by it.
+    Arguments as of ScpiDigitizer, and
 
-    Raises:
-        WrongInstrument: not one of MODELS. ConfigError: an input that the scope does not have.
+    Args:
+        input_ohm: 50 or 1e6.
     """
 
     inputs: ClassVar[Mapping[float, str]] = {50.0: "FIFT", 1e6: "ONEM"}

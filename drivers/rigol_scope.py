@@ -94,19 +94,13 @@ MODELS: dict[str, tuple[Family, bool]] = {  # with an external trigger or withou
 class RigolScope(ScpiDigitizer):
     """The scope, with one channel in use, or several that one trigger records. The constructor resets it.
 
+    Arguments as of ScpiDigitizer, and
+
     Args:
-        scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
-        channel: 1 to 4.
-        channels: several, in the order in which they are counted. Empty: `channel` alone.
-        range_v: full scale, all eight divisions; a list: of each channel.
-        offset_v: voltage at the middle of the screen; a list: of each channel.
         trigger_channel: the channel that the edge goes into; 0: the external trigger, where the model has one.
-        trigger_v: level of the trigger.
-        memory_samples: another memory than the model's; none: the model's.
-        clock: seconds from any origin; deadlines are measured by it.
 
     Raises:
-        WrongInstrument: not one of MODELS. ConfigError: a trigger input that the scope does not have.
+        ConfigError: a trigger input that the scope does not have.
     """
 
     timed: ClassVar[tuple[str, ...]] = (RANGE, POSITION, DEPTH)

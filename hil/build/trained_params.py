@@ -18,7 +18,7 @@ from hil.config.experiment import Experiment
 from hil.config.resolve import LEARNERS, UNTOUCHED, resolve
 from hil.device import Device, Port
 from hil.encoding import Levels
-from hil.errors import ConfigError
+from hil.errors import ConfigError, Refused
 from hil.hints import counted
 from hil.learner import Programs
 from hil.seeding import generator
@@ -63,7 +63,7 @@ def levels_of(table: ParamsTable | None, device: Device, size: int | None) -> Le
         size: how many parameters are trained.
 
     Raises:
-        ConfigError: it has others. OutOfRange: the file would widen its limits.
+        ConfigError: it has others, or the file would widen its limits.
     """
     if table is None:
         return None
@@ -75,7 +75,13 @@ def levels_of(table: ParamsTable | None, device: Device, size: int | None) -> Le
             "correct size, or remove [params]", "safe; whatever was opened is closed again",
         )  # fmt: skip
     low, high = (None if getattr(table, key) is None else table.quantities(key, port.unit) for key in ("low", "high"))
-    return Levels.onto(port, low, high, table.bits)
+    try:
+        return Levels.onto(port, low, high, table.bits)
+    except Refused as error:
+        raise _wrong(
+            table, f"{error.where}: {error.what}", error.got, error.allowed, "correct low and high",
+            "safe; whatever was opened is closed again",
+        ) from None  # fmt: skip
 
 
 def groups(modules: nn.Module, chain: Chain, experiment: Experiment) -> list[dict[str, object]]:

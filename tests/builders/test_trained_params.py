@@ -21,7 +21,7 @@ from hil import cli
 from hil.build.training import Built, built
 from hil.config.experiment import Experiment, read_experiment
 from hil.encoding import Encode, Levels
-from hil.errors import ConfigError, OutOfRange
+from hil.errors import ConfigError
 from hil.learner import Learner
 from hil.learners.parts.one_pass import LossSettings
 from hil.learners.pat import PAT
@@ -122,8 +122,10 @@ def test_levels_are_those_of_the_converter_and_of_the_narrower_range(tmp_path: P
         for at, lo, hi in zip(device.programmed, low, high, strict=True):
             share = (at - lo) / (hi - lo) * 7
             assert share == pytest.approx(round(share), abs=1e-4)
-    with pytest.raises(OutOfRange, match="narrowed"), built(read(tmp_path, params='high = "700 mV"\n')):
+    with pytest.raises(ConfigError, match="narrowed") as caught, built(read(tmp_path, params='high = "700 mV"\n')):
         pass
+    assert "[params]" in caught.value.where
+    assert caught.value.todo == "correct low and high"
 
 
 def test_two_layers_on_one_device_are_programmed_in_turn(tmp_path: Path) -> None:
