@@ -15,7 +15,7 @@ test: .venv/docs
 	@$(MAKE) --no-print-directory --jobs 2 lint suite
 
 suite: .venv/docs
-	$(PY) -m pytest tests --forks 6  # most of what a test takes is waiting
+	$(PY) -m pytest tests --forks 6  # tests that wait leave the cores to others
 
 lint: .venv/ready
 	nice -n 19 .venv/bin/ruff check .
