@@ -166,7 +166,8 @@ class Opening:
         """
         table = self.bench.instruments[name]
         with blaming(table.place), self.named(name):
-            line = VisaLink(address, beat=guard.beat)
+            speaks = getattr(table.choice.made, "speaks", Scpi)
+            line = VisaLink(address, beat=guard.beat, terminator=speaks.terminator)
         link: Link = line
         link.timeout_s = table.timeout_s or link.timeout_s
         log = self.wire_log(name, address)

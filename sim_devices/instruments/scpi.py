@@ -26,7 +26,7 @@ from sim_devices.instruments.program_message import Block, ScpiError, Token, Uni
 from sim_devices.instruments.status import OPC, Status
 
 Answer = str | bytes
-NODE = re.compile(r"(\[)?:?([A-Za-z]+)(?:<(\d+)>)?(\])?:?")
+NODE = re.compile(r"(\[)?:?([A-Za-z_]+)(?:<(\d+)>)?(\])?:?")
 KEYWORD = re.compile(r"([A-Z][A-Z_]*?)(\d*)")
 ZERO = -1
 SUFFIX_DIGITS = 9  # longer ones are out of every range
