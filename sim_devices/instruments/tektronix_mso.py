@@ -5,8 +5,8 @@
     volts = (word - YOFf) YMUlt + YZEro                       YMUlt = scale / 25, of two bytes scale / 6400
     ALLEv?                the events that were there at the last *ESR?, which it empties
 
-Rates are 1, 2, 5, 10, ... times below the highest: another one becomes the next higher. Replies have headers until HEADer OFF:
-*RST leaves that as it is. Not simulated: measurements, math, digital channels, FastFrame, automatic horizontal mode.
+Rates are 1, 2, 5, 10, ... times below the highest: another one becomes the next higher. Replies have headers until HEADer OFF,
+and long words until VERBose OFF: *RST leaves both as they are. Not simulated: measurements, math, digital channels, FastFrame, automatic horizontal mode.
 
 Source: 4/5/6 Series MSO Programmer Manual (077-1305). That words of 12 bits are left-justified, and the delay counted to the
 middle of the record, are assumed.
@@ -73,6 +73,8 @@ class TektronixMSO(ScopeBox):
             serial, model, MODELS, Settings(_box()), {n: Settings(_channel(n)) for n in range(1, 5)}, lock=lock,
             adc_bits=adc_bits, memory_samples=memory_samples, pace=pace, auto_s=auto_s, clock=clock,
         )  # fmt: skip
+        words = (one for one in (*_box().values(), *_channel(1).values()) if isinstance(one, Choice))
+        self._long = {short_form(word): word.upper() for one in words for word in one.options}
         self._told: list[str] = []  # events that the last *ESR? made readable
         self._arming = False  # the next trigger state is ARMED
         self._scpi = Scpi(
@@ -172,10 +174,13 @@ class TektronixMSO(ScopeBox):
         def get(call: Call) -> str | bytes:
             assert command.get is not None
             answer = command.get(call)
+            verbose = self._box.flag("verbose")
+            if verbose and isinstance(answer, str):
+                answer = self._long.get(answer, answer)
             if not self._box.flag("header"):
                 return answer
             name = command.pattern.replace("<4>", f"{call.channel if call.suffixes else 1}")
-            header = f":{name.upper() if self._box.flag('verbose') else short_form(name)} "
+            header = f":{name.upper() if verbose else short_form(name)} "
             return header.encode() + answer if isinstance(answer, bytes) else header + answer
 
         return get
@@ -220,6 +225,7 @@ class TektronixMSO(ScopeBox):
         yield Command("TRIGger", self._trigger_command)
         yield Command("BUSY", get=lambda call: f"{int(self._polled() != 'stopped')}")
         yield Command("CURVe", get=self._data)
+        yield Command("DATa:SOUrce:AVAILable", get=lambda call: ",".join(f"CH{n}" for n in sorted(self.wanted())))
         for name in ("BIT_Nr", "BN_Fmt", "BYT_Or", "NR_Pt", "PT_Fmt", "XINcr", "XZEro", "PT_Off", "YMUlt", "YOFf", "YZEro",
                      "ENCdg"):  # fmt: skip
             yield Command(f"WFMOutpre:{name}", get=lambda call, name=name.upper(): self._field(name))  # type: ignore[misc]
