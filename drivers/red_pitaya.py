@@ -9,8 +9,8 @@ r"""Red Pitaya STEMlab 125-14 through its SCPI server: two outputs and two input
     seconds after the trigger of the oldest sample = (DLY - 8192) n / 125 MHz
 
 Messages end with \r\n both ways. *RST does nothing: GEN:RST and ACQ:RST do. ACQ:RST brings back text, and averages the samples
-that decimation leaves out, which is kept. Decimations are 1, 2, 4, 8, and all from 16 on. Jumpers on the board choose 1 V (LV) or
-20 V (HV) and nothing tells which. The event register does not say that the power was cut: settings are found changed. The
+that decimation leaves out, which is kept. Decimations are 1, 2, 4, 8, and all from 16 on. Jumpers on the board choose 1 V (LV)
+or 20 V (HV) and nothing tells which. The event register does not say that the power was cut: settings are found changed. The
 oldest firmware that has all of this is 2.00.
 
 Source: the server's source, github.com/RedPitaya/RedPitaya, scpi-server/src/{scpi-commands,scpi-server,generate,acquire}.cpp
@@ -209,7 +209,9 @@ class PitayaScope(ScpiDigitizer):
 
     def _words(self, one: Channel) -> Words:
         """Read the oldest samples, which are volts, as words."""
-        volts = self._scpi.ask_block(f"ACQ:SOUR{one.number}:DATA:OLD:N? {one.first + one.points}", ">f4", one.first + one.points)
+        volts = self._scpi.ask_block(
+            f"ACQ:SOUR{one.number}:DATA:OLD:N? {one.first + one.points}", ">f4", one.first + one.points
+        )
         if not np.isfinite(volts).all():
             raise NotAReading("the record has samples that are no numbers", where=one.name, outputs="inside their limits",
                               todo="repeat the shot")  # fmt: skip

@@ -10,7 +10,7 @@
 *RST gives text and big-endian bytes. Words hold 10 bits from the left. Channels 1 and 2, and 3 and 4, share a converter. The
 offset is the voltage at the middle of the screen. The external trigger's level is LEVel5. The front panel has no lock.
 
-Source: R&S RTB2000 User Manual 1333.1611.02, "Reading waveform data in unsigned integer format" (15.2.1.4 in version 06, p. 259),
+Source: R&S RTB2000 User Manual 1333.1611.02, "Reading waveform data in unsigned integer format" (version 06, p. 259),
 "FORMat[:DATA]" (p. 369), "CHANnel<m>:DATA:POINts", "ACQuire:STATe", "STATus:OPERation"; data sheet (2.5 GSa/s and 20 Msamples
 interleaved). That TIMebase:ACQTime takes any time is assumed from programs of others; it is read back.
 """
@@ -41,12 +41,12 @@ from hil.errors import ConfigError
 DIVISIONS = 10  # that CHANnel:RANGe spans
 WAITING = 1 << 3  # of STATus:OPERation:CONDition
 LENGTH = "record length"
-LENGTHS = tuple(digit * 10**power for power in (4, 5, 6) for digit in (1, 2, 5)) + (10_000_000, 20_000_000)
+LENGTHS = (*(digit * 10**power for power in (4, 5, 6) for digit in (1, 2, 5)), 10_000_000, 20_000_000)
 FORM = "UINT,16;LSBF"
 
 
 class RohdeSchwarzRTB(ScpiDigitizer):
-    """The scope, with one channel in use, or several that one trigger records; arguments as of ScpiDigitizer, which resets it."""
+    """The scope, with one channel in use, or several that one trigger records; arguments as of ScpiDigitizer."""
 
     timed: ClassVar[tuple[str, ...]] = (RANGE, POSITION, LENGTH)
     inputs: ClassVar[Mapping[float, str]] = {1e6: "DCL"}
@@ -93,9 +93,10 @@ class RohdeSchwarzRTB(ScpiDigitizer):
             command
             for one in self._channels
             for command in (
-                f"{one.header}:STAT ON", f"{one.header}:COUP {self._input}", f"{one.header}:POL NORM", f"{one.header}:BAND FULL",
-                f":PROB{one.number}:SET:ATT:MAN 1", f"{one.header}:POS 0", f"{one.header}:RANG {one.range_v:.6g}",
-                f"{one.header}:OFFS {one.offset_v:.6g}", f"{one.header}:DATA:POIN MAX",
+                f"{one.header}:STAT ON", f"{one.header}:COUP {self._input}", f"{one.header}:POL NORM",
+                f"{one.header}:BAND FULL", f":PROB{one.number}:SET:ATT:MAN 1", f"{one.header}:POS 0",
+                f"{one.header}:RANG {one.range_v:.6g}", f"{one.header}:OFFS {one.offset_v:.6g}",
+                f"{one.header}:DATA:POIN MAX",
             )
         ]  # fmt: skip
         first = () if 1 in self.channels else (":CHAN1:STAT OFF",)

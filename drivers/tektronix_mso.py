@@ -2,8 +2,8 @@
 
     HORizontal:MODe MANual; HORizontal:MODe:SAMPLERate <Sa/s>; HORizontal:MODe:RECOrdlength <n>
     HORizontal:DELay:MODe ON; HORizontal:DELay:TIMe <s>          the middle of the record, after the trigger
-    ACQuire:STOPAfter SEQuence; ACQuire:STATE RUN                one record; TRIGger:STATE? says READY, ACQuire:STATE? 0 when done
-    DATa:SOUrce CH1; ENCdg SRIbinary; WIDth 2; STARt <a>; STOP <b>; CURVe?      #<d><bytes><int16...>, from 1, both ends included
+    ACQuire:STOPAfter SEQuence; ACQuire:STATE RUN       one record; TRIGger:STATE? says READY, ACQuire:STATE? 0 when done
+    DATa:SOUrce CH1; ENCdg SRIbinary; WIDth 2; STARt <a>; STOP <b>; CURVe?      #<d><bytes><int16...>, both ends included
 
     volts = (word - YOFf) YMUlt + YZEro          seconds after the trigger = XZEro + (i - PT_Off) XINcr
 
@@ -12,8 +12,8 @@ in the order alone. XZEro and PT_Off belong to DATa:STARt, so they are asked for
 those that were there at the last *ESR?. A raw socket (port 4000) must be in the mode "none", not "terminal".
 
 Source: 4/5/6 Series MSO Programmer Manual (077-1305), "Waveform transfer", "Horizontal", "Acquisition", "Trigger", "Status and
-events"; data sheets (10 divisions; 6.25 GSa/s, 2 Series 1.25 GSa/s with all channels). The ladder of rates is assumed to be 1, 2,
-5, 10, ... below the highest; the rate is read back.
+events"; data sheets (10 divisions; 6.25 GSa/s, 2 Series 1.25 GSa/s with all channels). The ladder of rates is assumed: 1, 2, 5,
+10, ... below the highest; the rate is read back.
 """
 
 from __future__ import annotations

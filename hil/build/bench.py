@@ -125,9 +125,7 @@ class Opening:
         full_bytes: longer messages are kept in transcripts as length and checksum.
     """
 
-    def __init__(
-        self, bench: BenchFile, run: Path | None, wire: bool, stack: ExitStack, full_bytes: int = FULL_BYTES
-    ) -> None:
+    def __init__(self, bench: BenchFile, run: Path | None, wire: bool, stack: ExitStack, full_bytes: int = FULL_BYTES) -> None:
         self.bench, self.run, self.stack, self._full_bytes = bench, run, stack, full_bytes
         self._wire = run / "wire" if run is not None and wire else None
         self._logs = stack.enter_context(ExitStack())  # closed last: drivers close their wires, and that is said too

@@ -2,8 +2,8 @@
 
     FOLDER/wire/NAME.jsonl      what was said to [instruments.NAME] and answered; its first line names driver and settings
 
-The conversation is that of drivers/fixed_session.py: outputs go on for a moment, between the middle of their limits and a tenth of
-the way up, guarded as in a run. Instruments beside the node are not opened.
+The conversation is that of drivers/fixed_session.py: outputs go on for a moment, between the middle of their limits and a
+tenth of the way up, guarded as in a run. Instruments beside the node are not opened.
 """
 
 from __future__ import annotations

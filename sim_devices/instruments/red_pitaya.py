@@ -87,7 +87,7 @@ class Outputs(GeneratorBox):
             self._channels[n].change(output=on)
         self._report_switched(before)
 
-    def load(self, channel: int, codes: np.ndarray) -> None:
+    def keep(self, channel: int, codes: np.ndarray) -> None:
         """Keep a record."""
         self._memory[channel].replace(RECORD, codes)
         self._channels[channel].change(arb=RECORD)
@@ -302,7 +302,8 @@ class RedPitaya(PanelBox):
 
         for pattern, name in (
             ("ACQ:DEC", "decimation"), ("ACQ:DEC:Factor", "decimation"), ("ACQ:AVG", "averaging"), ("ACQ:TRIG:DLY", "delay"),
-            ("ACQ:TRIG:LEV", "level"), ("ACQ:TRIG:HYST", "hysteresis"), ("ACQ:DATA:UNITS", "units"), ("ACQ:DATA:FORMAT", "format"),
+            ("ACQ:TRIG:LEV", "level"), ("ACQ:TRIG:HYST", "hysteresis"), ("ACQ:DATA:UNITS", "units"),
+            ("ACQ:DATA:FORMAT", "format"),
         ):  # fmt: skip
             yield setting(pattern, name, the_box, self._levels if name == "level" else None)
         yield setting("ACQ:SOUR<2>:GAIN", "gain", lambda call: box._channels[call.channel])
@@ -318,7 +319,9 @@ class RedPitaya(PanelBox):
         yield Command("ACQ:SRATe", get=lambda call: f"{CLOCK_HZ / box._box.number('decimation'):9.0f} Hz")
         yield Command("ACQ:SOUR<2>:DATA", get=lambda call: box.samples(call.channel, 0, BUFFER))
         yield Command("ACQ:SOUR<2>:DATA:OLDest:N", get=lambda call: box.samples(call.channel, 0, _whole(call, 0)))
-        yield Command("ACQ:SOUR<2>:DATA:LATest:N", get=lambda call: box.samples(call.channel, BUFFER - _whole(call, 0), _whole(call, 0)))
+        yield Command(
+            "ACQ:SOUR<2>:DATA:LATest:N", get=lambda call: box.samples(call.channel, BUFFER - _whole(call, 0), _whole(call, 0))
+        )
         yield Command("ACQ:SOUR<2>:DATA:STArt:N", get=lambda call: box.samples(call.channel, _whole(call, 0), _whole(call, 1)))
 
     def _put_wave(self, call: Call) -> None:
@@ -340,7 +343,7 @@ class RedPitaya(PanelBox):
 
     def _put_record(self, call: Call) -> None:
         shares = numbers(call.take(1, BUFFER))
-        self._out.load(call.channel, from_fractions(shares))
+        self._out.keep(call.channel, from_fractions(shares))
 
     def _record(self, call: Call) -> str:
         call.none()

@@ -33,7 +33,7 @@ FINE = ".9E"
 ACROSS, DIVISIONS, CODES = 12, 10, 25  # of time; that the range spans; of a byte, a division
 WAITING, RUNNING = 1 << 3, 1 << 4
 MODELS = {"RTB2004": Model("RTB2004", 2.5e9, 20_000_000, 10), "RTB2002": Model("RTB2002", 2.5e9, 20_000_000, 10)}
-LENGTHS = tuple(digit * 10**power for power in (4, 5, 6) for digit in (1, 2, 5)) + (10_000_000, 20_000_000)
+LENGTHS = (*(digit * 10**power for power in (4, 5, 6) for digit in (1, 2, 5)), 10_000_000, 20_000_000)
 SOURCES = ("CH1", "CH2", "CH3", "CH4")
 BITS = {"UINT": (8, 16, 32), "REAL": (32,), "ASC": (0,)}
 
@@ -168,7 +168,8 @@ class RohdeSchwarzRTB(ScopeBox):
             ("YINCrement", self._per_word), ("YORigin", lambda record: record.offset_v - record.range_v / 2),
         ):  # fmt: skip
             yield Command(
-                f"CHANnel<4>:DATA:{name}", get=lambda call, of_record=of_record: f"{of_record(self._record(call)):{FINE}}"  # type: ignore[misc]
+                f"CHANnel<4>:DATA:{name}",
+                get=lambda call, of_record=of_record: f"{of_record(self._record(call)):{FINE}}",  # type: ignore[misc]
             )
         yield Command("CHANnel<4>:DATA:YRESolution", get=lambda call: f"{self._bits}")
 

@@ -5,8 +5,9 @@
     volts = (word - YOFf) YMUlt + YZEro                       YMUlt = scale / 25, of two bytes scale / 6400
     ALLEv?                the events that were there at the last *ESR?, which it empties
 
-Rates are 1, 2, 5, 10, ... times below the highest: another one becomes the next higher. Replies have headers until HEADer OFF,
-and long words until VERBose OFF: *RST leaves both as they are. Not simulated: measurements, math, digital channels, FastFrame, automatic horizontal mode.
+Rates are 1, 2, 5, 10, ... times below the highest: another one becomes the next higher. Replies have headers until HEADer
+OFF, and long words until VERBose OFF: *RST leaves both as they are. Not simulated: measurements, math, digital channels,
+FastFrame, automatic horizontal mode.
 
 Source: 4/5/6 Series MSO Programmer Manual (077-1305). That words of 12 bits are left-justified, and the delay counted to the
 middle of the record, are assumed.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -126,6 +128,10 @@ class TektronixMSO(ScopeBox):
         digits = f"{len(data)}"
         return f"#{len(digits)}{digits}".encode() + data
 
+    def _field_query(self, name: str, call: Call) -> str:
+        call.none()
+        return self._field(name)
+
     def _field(self, name: str) -> str:
         """A field of WFMOutpre of the curve that would be sent."""
         wide, encoding = int(self._box.number("width")), self._box.text("encoding")
@@ -194,8 +200,9 @@ class TektronixMSO(ScopeBox):
 
         for pattern, name in (
             ("HEADer", "header"), ("VERBose", "verbose"), ("TRIGger:A:TYPe", "trigger"), ("TRIGger:AUXLevel", "level_EXT"),
-            ("TRIGger:A:EDGE:SLOpe", "slope"), ("TRIGger:A:MODe", "sweep"), 
-            ("ACQuire:STOPAfter", "after"), ("ACQuire:NUMAVg", "count"), ("HORizontal:MODe", "horizontal"), ("HORizontal:POSition", "share"),
+            ("TRIGger:A:EDGE:SLOpe", "slope"), ("TRIGger:A:MODe", "sweep"),
+            ("ACQuire:STOPAfter", "after"), ("ACQuire:NUMAVg", "count"), ("HORizontal:MODe", "horizontal"),
+            ("HORizontal:POSition", "share"),
             ("HORizontal:DELay:MODe", "delayed"), ("HORizontal:DELay:TIMe", "position"),
             ("DATa:SOUrce", "source"), ("DATa:ENCdg", "encoding"), ("DATa:WIDth", "width"), ("DATa:STARt", "start"),
             ("DATa:STOP", "stop"), ("WFMOutpre:BYT_Nr", "width"),
@@ -228,7 +235,7 @@ class TektronixMSO(ScopeBox):
         yield Command("DATa:SOUrce:AVAILable", get=lambda call: ",".join(f"CH{n}" for n in sorted(self.wanted())))
         for name in ("BIT_Nr", "BN_Fmt", "BYT_Or", "NR_Pt", "PT_Fmt", "XINcr", "XZEro", "PT_Off", "YMUlt", "YOFf", "YZEro",
                      "ENCdg"):  # fmt: skip
-            yield Command(f"WFMOutpre:{name}", get=lambda call, name=name.upper(): self._field(name))  # type: ignore[misc]
+            yield Command(f"WFMOutpre:{name}", get=partial(self._field_query, name.upper()))
         yield Command("ALLEv", get=self._all_events)
 
     def _put_source(self, call: Call) -> None:

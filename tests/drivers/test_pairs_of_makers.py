@@ -64,7 +64,9 @@ def opened(generator: Side, scope: Side, **settings: Any) -> tuple[Waveform, dic
     made = assemble(VirtualBench(boxes, (wire,))).boxes
     drive = generator[2](MessageLink(made["awg"]), low_v=-DRIVE_V, high_v=DRIVE_V, **generator[3])
     read = scope[2](MessageLink(made["scope"]), range_v=RANGE_V, offset_v=0.18, **scope[3])
-    return Waveform(drive, read, WaveformSettings(symbol_rate_hz=RATES_HZ.get(scope[2], 10e6), **settings), provenance="twin"), dict(made)
+    return Waveform(
+        drive, read, WaveformSettings(symbol_rate_hz=RATES_HZ.get(scope[2], 10e6), **settings), provenance="twin"
+    ), dict(made)
 
 
 def volts(batch: int, width: int) -> torch.Tensor:
