@@ -39,6 +39,7 @@ def wires() -> list[tuple[str, Callable[[str], Any], str]]:
     return [
         ("Keysight 33622A", suite.keysight_33600, "vxi11"),
         ("Keysight 33522B", suite.keysight_33500, "socket"),
+        ("Keysight M8195A", suite.keysight_m8195a, "vxi11"),
         ("Siglent SDG1032X", suite.siglent_sdg1000x, "vxi11"),
         *(("Tektronix AFG31252", afg, wire) for wire in ("hislip", "socket", "vxi11")),
         *(("Keysight DSO-X 4024A", dsox, wire) for wire in ("hislip", "socket", "vxi11")),

@@ -228,8 +228,9 @@ class ScpiGenerator(ScpiOutput):
         return next(filter(None, (self._beyond_of(channel, held) for channel in self._channels)), "")
 
     def _beyond_of(self, channel: Channel, held: Mapping[str, Value]) -> str:
-        names = {"load": self._load_ohm, "amplitude": "none", "offset": "none", "unit of the amplitude": "VPP"}
-        load, amplitude, offset, unit = (held.get(f"{name}{channel.tail}", told) for name, told in names.items())
+        tail = channel.tail
+        load, unit = held.get(f"load{tail}", self._load_ohm), held.get(f"unit of the amplitude{tail}", "VPP")
+        amplitude, offset = (held.get(f"{name}{tail}", "not told") for name in ("amplitude", "offset"))
         if unit != "VPP" or isinstance(load, str) or isinstance(amplitude, str) or isinstance(offset, str):
             return f"how far the drive reaches cannot be told: amplitude {amplitude} {unit}, offset {offset}, load {load}"
         factor = self._limit_v(self._load_ohm) / self._limit_v(_load(load))

@@ -53,9 +53,9 @@ def transcribe(path: Path, folder: Path, out: Console) -> list[Path]:
             allowed="waveform, vector", outputs=UNTOUCHED, todo="train once with --wire, which writes down any conversation",
         )  # fmt: skip
     names: tuple[str, ...] = bench.roles  # type: ignore[attr-defined]
-    tables = [bench.instruments[name] for name in names]
-    for table in tables:
-        check_address(table, bench.simulated, "TCPIP::…")
+    instruments = [bench.instruments[name] for name in names]
+    for one in instruments:
+        check_address(one, bench.simulated, "TCPIP::…")
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -64,7 +64,7 @@ def transcribe(path: Path, folder: Path, out: Console) -> list[Path]:
                           todo="name another one with --out") from error  # fmt: skip
     with ExitStack() as stack:
         opening = Opening(bench, folder, True, stack, full_bytes=WHOLE_BYTES)
-        opening.check_silence(WAIT_S + 2 * max(table.timeout_s or LINK_S for table in tables), "the conversation")
+        opening.check_silence(WAIT_S + 2 * max(one.timeout_s or LINK_S for one in instruments), "the conversation")
         served = stack.enter_context(spawn(lingering(describe(bench), folder))) if bench.simulated else None
         table = Table(opening, names, names, served)
         table.watched(())

@@ -235,8 +235,8 @@ class RedPitaya(PanelBox):
 
     def reboot(self) -> None:
         """Lose power for a moment: outputs off, settings and records as at power-on."""
-        for part in self.parts:
-            part.reboot()
+        self._out.reboot()
+        self._in.reboot()
         self._scpi.status.clear()
 
     def outputs(self) -> dict[str, object]:
@@ -249,11 +249,11 @@ class RedPitaya(PanelBox):
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Return to the state of a snapshot. Raises: ContractError: it is none of a Red Pitaya."""
-        parts = [state.get(name) for name in ("outputs", "inputs")]
-        if not all(isinstance(part, Mapping) for part in parts):
+        outputs, inputs = state.get("outputs"), state.get("inputs")
+        if not (isinstance(outputs, Mapping) and isinstance(inputs, Mapping)):
             raise ContractError("not a snapshot of a Red Pitaya", where=self.name, got=str(state)[:80])
-        for part, its in zip(self.parts, parts, strict=True):
-            part.restore(its)  # type: ignore[arg-type]
+        self._out.restore(outputs)
+        self._in.restore(inputs)
         self._slow.restore(state["slow"])
 
     # -- Commands -----------------------------------------------------------------------------------------------------

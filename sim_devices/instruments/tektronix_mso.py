@@ -19,8 +19,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim_devices.instruments.box import Message
 from sim_devices.instruments.hand import FrontPanel
@@ -118,7 +120,7 @@ class TektronixMSO(ScopeBox):
         call.none()
         record, first, last = self._curve()
         words, encoding, wide = record.words[first:last], self._box.text("encoding"), self._box.number("width") == 2
-        codes = words if wide else (words >> 8).astype(np.int8)
+        codes: NDArray[Any] = words if wide else (words >> 8).astype(np.int8)
         if encoding == "ASCI":
             return ",".join(map(str, codes.tolist())).encode()
         kind, order = FORMATS[encoding]

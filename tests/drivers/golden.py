@@ -32,6 +32,9 @@ CASES: dict[str, Case] = {
     "keysight_33600_both": (
         "drivers.keysight_33600:Keysight33600", {"channels": [1, 2], **DRIVE}, "keysight_33600:Keysight33600", {}
     ),
+    "keysight_m8195a": (
+        "drivers.keysight_m8195a:KeysightM8195A", {"low_v": -0.25, "high_v": 0.25}, "keysight_m8195a:KeysightM8195A", {}
+    ),
     "siglent_sdg": ("drivers.siglent_sdg:SiglentSDG", DRIVE, "siglent_sdg:SiglentSDG", {}),
     "rigol_dg": ("drivers.rigol_dg:RigolDG", DRIVE, "rigol_dg:RigolDG", {}),
     "tektronix_afg31000": (

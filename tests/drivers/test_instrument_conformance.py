@@ -12,6 +12,7 @@ from scripted_link import MessageLink
 
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
+from drivers.keysight_m8195a import KeysightM8195A
 from drivers.links.visa_link import VisaLink
 from drivers.red_pitaya import PitayaGenerator, PitayaScope
 from drivers.rigol_dg import RigolDG
@@ -27,6 +28,7 @@ from hil.errors import ContractError
 from sim_devices.instruments.generator_box import GeneratorBox
 from sim_devices.instruments.keysight_33600 import Keysight33600 as SimulatedKeysight33600
 from sim_devices.instruments.keysight_infiniivision import InfiniiVision as SimulatedInfiniiVision
+from sim_devices.instruments.keysight_m8195a import KeysightM8195A as SimulatedKeysightM8195A
 from sim_devices.instruments.red_pitaya import RedPitaya as SimulatedRedPitaya
 from sim_devices.instruments.rigol_dg import RigolDG as SimulatedRigolDG
 from sim_devices.instruments.rigol_scope import RigolScope as SimulatedRigolScope
@@ -64,6 +66,8 @@ class Counting(MessageLink):
 class Generator:
     """A generator: its sample rate, and its relays."""
 
+    beyond_hz = 2e9
+
     def __init__(self, driver: Callable[..., Any], box: Any, wire: str, least_hz: float = 1e6) -> None:
         self.box: GeneratorBox = next(iter(getattr(box, "parts", (box,))))
         self.wire, self.least_hz = Counting(box, wire), least_hz
@@ -74,7 +78,7 @@ class Generator:
 
     def knobs(self) -> Sequence[Knob]:
         allowed = (self.least_hz, 5e7)
-        return [Knob("sample rate", self._prepare, self._rate_hz, allowed, (2e9, 0.0, math.nan))]
+        return [Knob("sample rate", self._prepare, self._rate_hz, allowed, (self.beyond_hz, 0.0, math.nan))]
 
     def _prepare(self, rate_hz: float) -> None:
         """Some have a rate only with a record."""
@@ -101,6 +105,15 @@ class Generator:
     def close(self) -> None:
         self.driver.close()
         self.wire.done()
+
+
+class Repeating(Generator):
+    """Each sample is sent many times."""
+
+    beyond_hz = 70e9
+
+    def _rate_hz(self) -> float:
+        return super()._rate_hz() / self.driver._times
 
 
 class Deaf(Generator):
@@ -195,6 +208,10 @@ def rohde_schwarz_rtb(wire: str) -> Scope:
     return Scope(RohdeSchwarzRTB, SimulatedRohdeSchwarzRTB(), wire)
 
 
+def keysight_m8195a(wire: str) -> Generator:
+    return Repeating(KeysightM8195A, SimulatedKeysightM8195A(), wire)
+
+
 def pitaya_outputs(wire: str) -> Generator:
     return Generator(PitayaGenerator, SimulatedRedPitaya(), wire)
 
@@ -247,6 +264,9 @@ PAIRS: list[tuple[str, Callable[[str], Any], str]] = [  # instrument, frame, wir
     ("R&S RTB2004", rohde_schwarz_rtb, "hislip"),
     ("R&S RTB2004", rohde_schwarz_rtb, "socket"),
     ("R&S RTB2004", rohde_schwarz_rtb, "vxi11"),
+    ("Keysight M8195A", keysight_m8195a, "memory"),
+    ("Keysight M8195A", keysight_m8195a, "hislip"),
+    ("Keysight M8195A", keysight_m8195a, "socket"),
     ("Red Pitaya, outputs", pitaya_outputs, "memory"),
     ("Red Pitaya, outputs", pitaya_outputs, "socket"),
     ("Red Pitaya, inputs", pitaya_inputs, "memory"),
@@ -265,7 +285,7 @@ def test_instrument(pair: Callable[[], Any]) -> None:
 
 
 GENERATORS = [(frame, "hislip") for frame in (
-    keysight_33600, keysight_33500, siglent_sdg2000x, siglent_sdg1000x, rigol_dg800, tektronix_afg31000,
+    keysight_33600, keysight_33500, siglent_sdg2000x, siglent_sdg1000x, rigol_dg800, tektronix_afg31000, keysight_m8195a,
 )] + [(pitaya_outputs, "socket")]  # fmt: skip
 
 
