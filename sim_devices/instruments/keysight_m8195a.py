@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from hil.errors import ContractError
 from sim_devices.instruments.generator_box import GeneratorBox, Model
 from sim_devices.instruments.hand import FrontPanel
 from sim_devices.instruments.parameters import Choice, Flag, Name, Number, Parameter
@@ -104,6 +105,21 @@ class KeysightM8195A(GeneratorBox):
         """Lose power for a moment: settings as at power-on, no segments, outputs off."""
         super().reboot()
         self._segments = {}
+
+    def snapshot(self) -> dict[str, object]:
+        """Return settings, the record that is played, and status as JSON values. Segments that are not played are not in it."""
+        others = {str(n): settings.snapshot() for n, settings in self._others.items()}
+        return {**super().snapshot(), "others": others, "ready": self._ready}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Return to the state of a snapshot. Raises: ContractError: it is none of this model."""
+        super().restore(state)
+        others = state.get("others")
+        if not isinstance(others, Mapping):
+            raise ContractError("not a snapshot of this generator", where=self.name, got=str(state)[:80])
+        for n, settings in self._others.items():
+            settings.restore(others[str(n)])
+        self._ready = bool(state.get("ready"))
 
     def sync(self, channel: int) -> bool:
         """True if marker 1 of this channel leaves Channel 3 at the beginning of a record."""
