@@ -213,7 +213,7 @@ class RedPitaya(PanelBox):
         self.model = MODEL
         self._scpi = Scpi(
             self._table(), identity=("REDPITAYA", "INSTR2025", "", "01-21"), lock=self._lock,
-            operations=self._out._operations, reset=lambda: None, trigger=self._no_trigger,
+            operations=self._out._operations, reset=lambda: None, trigger=self._no_trigger, plus=False,
         )  # fmt: skip
         self._scpi.status.event = 0  # the parser of the server has no bit for a power cut
         self._out._scpi = self._in._scpi = self._scpi

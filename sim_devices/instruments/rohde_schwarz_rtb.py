@@ -71,7 +71,7 @@ class RohdeSchwarzRTB(ScopeBox):
         self._arming = False  # the next condition does not say yet that it waits
         self._scpi = Scpi(
             self._table(), identity=("Rohde&Schwarz", self.data.identity, serial, "02.400"), lock=self._lock,
-            operations=self._operations, reset=self._reset, trigger=self._force,
+            operations=self._operations, reset=self._reset, trigger=self._force, plus=False,
         )  # fmt: skip
         self._front = FrontPanel(self._scpi, self.name)
 

@@ -1,6 +1,6 @@
 """Makers' own clients and drivers of other projects work the simulated scopes and boards unchanged.
 
-pip install pymeasure qcodes tm_devices RsInstrument
+pip install pymeasure qcodes tm_devices RsInstrument pyarbtools
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import pytest
 import torch
 
 from sim_devices.instruments.keysight_33600 import Keysight33600
+from sim_devices.instruments.keysight_m8195a import KeysightM8195A
 from sim_devices.instruments.red_pitaya import RedPitaya
 from sim_devices.instruments.rohde_schwarz_rtb import RohdeSchwarzRTB
+from sim_devices.instruments.tektronix_afg31000 import TektronixAFG31000
 from sim_devices.instruments.tektronix_mso import TektronixMSO
 from sim_devices.transports.hislip import HislipServer
 from sim_devices.transports.socket import SocketServer
@@ -69,6 +71,47 @@ def test_tm_devices_of_tektronix_reads_an_mso5(tmp_path: Path, monkeypatch: pyte
         step, place, zero = (float(getattr(say.wfmoutpre, name).query()) for name in ("ymult", "yoff", "yzero"))
         assert np.abs((words - place) * step + zero - volts.numpy()).max() < 2e-4
         manager.close()
+
+
+def test_tm_devices_of_tektronix_drives_an_afg31000(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tm_devices = pytest.importorskip("tm_devices")
+    box = TektronixAFG31000()
+    with served(box) as server:
+        manager = tm_devices.DeviceManager(verbose=False)
+        manager.visa_library = "@py"
+        manager.setup_cleanup_enabled = manager.teardown_cleanup_enabled = False
+        generator = manager.add_afg("127.0.0.1", connection_type="SOCKET", port=server.port)
+        assert type(generator).__name__ == "AFG31052"
+        generator.write("*CLS")  # its power was just switched on
+        shapes, one = generator.source_device_constants.functions, {"channel": "SOURCE1", "termination": "FIFTY"}
+        generator.generate_function(frequency=1e4, function=shapes.SIN, amplitude=1.5, offset=0.25, **one)
+        played = box.drive(1)  # it verifies settings and the error queue itself
+        assert box.on(1)
+        assert (played.levels.min(), played.levels.max()) == pytest.approx((-0.5, 1.0), abs=1e-3)
+        generator.setup_burst(frequency=2e4, function=shapes.RAMP, amplitude=1.0, offset=0.0, burst_count=3, **one)
+        assert box.drive(1).cycles == 3
+        manager.close()
+
+
+def test_pyarbtools_drives_a_keysight_m8195a() -> None:
+    pyarbtools = pytest.importorskip("pyarbtools")
+    box = KeysightM8195A()
+    with served(box) as server:
+        generator = pyarbtools.instruments.M8195A("127.0.0.1", port=server.port, reset=True)
+        generator.configure(dacMode="single", fs=64e9, amp1=0.4, func="arb")
+        assert (generator.fs, generator.amp1, generator.func) == (64e9, 0.4, "ARB")
+        sine = np.sin(2 * np.pi * np.arange(2560) / 2560)
+        segment = generator.download_wfm(sine, ch=1)
+        generator.play(wfmID=segment, ch=1)
+        generator.query("*opc?")
+        assert box.on(1)
+        assert np.abs(box.drive(1).record - 0.2 * np.int8(127 * sine) / 127).max() < 1e-4
+        generator.err_check()
+        generator.stop(ch=1)
+        generator.query("*opc?")
+        assert not box.on(1)
+        generator.instance.close()
 
 
 def test_rsinstrument_of_rohde_schwarz_reads_an_rtb2004() -> None:
@@ -137,6 +180,7 @@ def test_qcodes_drives_a_keysight_33622a() -> None:
         assert box.on(1)
         assert box.drive(1).cycles == 3
         channel.output("OFF")
+        assert channel.output() == "OFF"
         assert not box.on(1)
         assert generator.error()[0] == 0
         generator.close()
