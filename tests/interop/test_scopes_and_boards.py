@@ -89,7 +89,7 @@ def test_tm_devices_of_tektronix_drives_an_afg31000(tmp_path: Path, monkeypatch:
         played = box.drive(1)  # it verifies settings and the error queue itself
         assert box.on(1)
         assert (played.levels.min(), played.levels.max()) == pytest.approx((-0.5, 1.0), abs=1e-3)
-        generator.setup_burst(frequency=2e4, function=shapes.RAMP, amplitude=1.0, offset=0.0, burst_count=3, **one)
+        generator.setup_burst(frequency=2e4, function=shapes.SIN, amplitude=1.0, offset=0.0, burst_count=3, **one)
         assert box.drive(1).cycles == 3
         manager.close()
 
