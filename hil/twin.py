@@ -51,6 +51,24 @@ class Parametric(Protocol):
 
 
 @runtime_checkable
+class Writing(Protocol):
+    """A twin whose channels hold something else than what they were asked to hold; all of it is in its state."""
+
+    def write(self, state: State, params: Tensor, which: Tensor, rng: torch.Generator) -> State:
+        """Return the state after a write of some channels.
+
+        Args:
+            state: as of `respond`, for any batch.
+            params: (P,) in the unit of `spec.params`.
+            which: (P,) bool, the channels that are written.
+            rng: of the chance in a write.
+        """
+
+    def held(self, state: State, rng: torch.Generator) -> Tensor:
+        """Return what the channels hold (P,), as it is read back."""
+
+
+@runtime_checkable
 class Periodic(Protocol):
     """A twin that answers alike to drives one period apart."""
 
