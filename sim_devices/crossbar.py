@@ -1,8 +1,9 @@
 """A crossbar of memristors: voltages on its rows, a current from every two columns, and a conductance in each crossing.
 
     i_l  = g_l sum_k ( W_k,2l - W_k,2l+1 ) D(x_k)        a weight is a differential pair of cells in columns 2l and 2l + 1
-    W    = what is left of G behind the wires            D(x): converter of the inputs, `dac_bits` over -read_v to read_v
-    y    = A( i + noise )                                A: converter of the outputs, `adc_bits` over -range_a to range_a
+    W    = what is left of G behind the wires            D(x): converter of the inputs, over -read_v to read_v
+    y    = A( i + noise )                                A: converter of the outputs, over -range_a to range_a
+    a converter of b bits has 2^b - 1 levels, 0 among them
 
 Wires have a resistance r from cell to cell. Row k is driven at its left end, column c is held at 0 V at its lower end, so cells
 (k, c) and (k, c') share min(c, c') segments of a row, and (k, c) and (k', c) share N - max(k, k') of a column, counted from 1:
@@ -37,12 +38,12 @@ from hil.device import Port, Spec
 from hil.errors import ConfigError
 from hil.seeding import generator
 from hil.settings import Count, NotNegative, Positive
-from sim_devices.twin import State, converted
+from sim_devices.twin import State
 
 WHERE = "Crossbar"
 MOST_SOLVED = 4096  # cells: the equations are a dense matrix
 
-Bits = Annotated[int, Field(ge=0, le=16)]
+Bits = Literal[0] | Annotated[int, Field(ge=2, le=16)]
 
 
 class Crossbar(nn.Module):
@@ -62,6 +63,7 @@ class Crossbar(nn.Module):
         noise_a, relative_noise: standard deviation of a reading, in A and as a share of it.
         noise: factor on both; 0 is none.
         gain_spread: standard deviation of g.
+        formed: conductances before anything is programmed lie anywhere from g_min on, over this share of the range.
         stuck: share of cells that are.
     """
 
@@ -90,6 +92,7 @@ class Crossbar(nn.Module):
         relative_noise: NotNegative = 1e-3,
         noise: NotNegative = 1.0,
         gain_spread: NotNegative = 0.01,
+        formed: Annotated[float, Field(ge=0, le=1)] = 1.0,
         stuck: Annotated[float, Field(ge=0, le=1)] = 0.0,
     ) -> None:
         super().__init__()
@@ -109,10 +112,11 @@ class Crossbar(nn.Module):
         self.range_a = range_a or read_v * (g_max_siemens - g_min_siemens) * math.sqrt(rows)
         self.wire_ohm, self.wires = wire_ohm, wires
         self.noise_a, self.relative_noise, self.noise = noise_a, relative_noise, noise
-        self._fabricate(gain_spread, stuck)
+        self._fabricate(gain_spread, formed, stuck)
         self._spec = self._ports()
+        self._kept: tuple[object, int, Tensor] | None = None
 
-    def _fabricate(self, gain_spread: float, stuck: float) -> None:
+    def _fabricate(self, gain_spread: float, formed: float, stuck: float) -> None:
         def drawn(what: str, *shape: int) -> Tensor:
             return torch.rand(shape, generator=generator(self.specimen, 0, f"crossbar {what}"))
 
@@ -121,7 +125,7 @@ class Crossbar(nn.Module):
         is_stuck, at = drawn("stuck", *cells) < stuck, torch.where(drawn("stuck at", *cells) < 0.5, self.g_min, self.g_max)
         along, down = torch.arange(1.0, self.columns + 1), torch.arange(float(self.rows), 0, -1)
         for name, values in (
-            ("formed", self.g_min + span * drawn("formed", *cells)),
+            ("formed", self.g_min + formed * span * drawn("formed", *cells)),
             ("gains", 1 + gain_spread * gains.clamp(-3, 3)),
             ("dead", torch.where(is_stuck, at, math.nan)),
             ("along", torch.minimum(along[:, None], along)),
@@ -185,15 +189,34 @@ class Crossbar(nn.Module):
 
     def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]:
         """(batch, K) in V -> (batch, L) in A."""
-        current = self._current(converted(x, self._spec.inputs, self.dac_bits) if self.dac_bits else x, params)
-        if self.noise:
-            normal = torch.randn(current.shape, generator=rng, device=x.device, dtype=x.dtype)
-            if self.relative_noise:
-                spread = (current * (self.noise * self.relative_noise)).square_().add_((self.noise * self.noise_a) ** 2).sqrt_()
-                current = current.addcmul_(spread, normal)
-            else:
-                current = current.add_(normal, alpha=self.noise * self.noise_a)
-        return converted(current, self._spec.outputs, self.adc_bits), state
+        volt, ampere = _step(self.read_v, self.dac_bits), _step(self.range_a, self.adc_bits)
+        drive, matrix = (x / volt).round_() if self.dac_bits else x, self._steps(params, x, volt / ampere)
+        shape = (len(x), self.columns // 2)
+        if self.noise and not self.relative_noise:  # drawn where the current is then added
+            reading = x.new_empty(shape).normal_(0.0, self.noise * self.noise_a / ampere, generator=rng).addmm_(drive, matrix)
+        else:
+            reading = drive @ matrix
+            if self.noise:
+                spread = torch.hypot(reading * self.relative_noise, torch.full_like(reading, self.noise_a / ampere))
+                normal = torch.randn(shape, generator=rng, device=x.device, dtype=x.dtype)
+                reading = reading.addcmul(spread, normal, value=self.noise)
+        if self.adc_bits:
+            reading = reading.round_()
+        return reading.clamp_(-self.range_a / ampere, self.range_a / ampere).mul_(ampere), state
+
+    def _steps(self, params: Tensor | None, x: Tensor, scale: float) -> Tensor:
+        """`transfer` in steps of the converters. That of the last parameters is kept, as long as nobody changed them."""
+        version = -1 if params is None else params._version
+        kept = self._kept
+        if kept is None or kept[0] is not params or kept[1] != version or kept[2].dtype != x.dtype or kept[2].device != x.device:
+            kept = params, version, (self.transfer(params).detach() * scale).to(x)
+            self._kept = kept
+        return kept[2]
+
+
+def _step(most: float, bits: int) -> float:
+    """Step of a converter from -most to most; 1 of one that does not round."""
+    return most / (2 ** (bits - 1) - 1) if bits else 1.0
 
 
 def fast(cells: Tensor, along: Tensor, down: Tensor) -> Tensor:

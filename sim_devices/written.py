@@ -32,7 +32,7 @@ from hil.device import Port, Spec
 from hil.errors import ConfigError
 from hil.seeding import generator
 from hil.settings import NotNegative, Positive
-from hil.twin import Parametric
+from hil.twin import Parametric, Unknown
 from sim_devices.bench.description import Part, made
 from sim_devices.twin import State, Twin
 
@@ -86,7 +86,9 @@ class Written(nn.Module):
         worn: Literal["stays", "low", "high"] = "stays",
         read_noise: NotNegative = 0.0,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
+        self._given: Mapping[str, Any] = given
         found = made(Part(of, base), f"{WHERE}: base")
         port = getattr(getattr(found, "spec", None), "params", None)
         if not isinstance(found, nn.Module) or not isinstance(port, Port) or cast(Twin, found).spec.temporal:
@@ -110,6 +112,19 @@ class Written(nn.Module):
             self.register_buffer(name, values, persistent=False)
         if isinstance(found, Parametric):
             self.settled = found.settled  # of what is asked for: writes have no slope of their own
+
+    def settings(self) -> Mapping[str, Any]:
+        """The keyword arguments that make this twin again."""
+        return self._given
+
+    def unknowns(self) -> Mapping[str, Unknown]:
+        """What calibration/crossbar/writes.py finds of a specimen."""
+        share = {name: Unknown(0.05, 2.0, 0.2, seen=False) for name in ("up", "down")}
+        return {**share, "noise": Unknown(0.0, 0.5, 0.02, seen=False)}
+
+    def remade(self, settings: Mapping[str, Any]) -> Written:
+        """The same with other settings; those not given stay."""
+        return Written(**{**self._given, **settings})
 
     @property
     def _twin(self) -> Twin:
