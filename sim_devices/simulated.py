@@ -98,6 +98,8 @@ class Simulated:
         return self._state
 
     def _write(self, wanted: Tensor, which: Tensor) -> None:
+        if not bool(which.any()):
+            return  # nothing is written, so nothing is drawn
         twin, state = self._writing(), self._begun(wanted.device)
         self._pulses += 1
         rng = generator(self._seed, self._pulses, "write", state[0].device)

@@ -33,6 +33,7 @@ WRITES, TWIN, CHECK = "writes", "twin", "honesty"  # "honesty": as certificates 
 LEVELS, HELD_OUT, SHOTS = 40, 10, 4  # writes of every cell, those that are not fitted; readings that are averaged
 LEAST = 10.0  # standard deviations of a reading that a cell must move an output by
 ERASES, ALMOST = 10, 0.01  # writes after which a cell rests; share of its range, so that the next write is one
+ROUNDS = 3  # of a fit
 INSIDE = 0.15  # of the range is left out at either end
 MOST_NOISE, LEAST_SHARE, MOST_ERROR = 0.25, 0.1, 2.0
 
@@ -185,19 +186,21 @@ def _fitted(levels: Tensor, pairs: Tensor, read_s: float) -> _Fit:
     """Fit the writes of one cell: levels and pairs (writes,)."""
     change, before, asked = pairs.diff(), pairs[:-1], levels[1:]
     sign = 1.0 if float(((pairs - pairs.mean()) * (levels - levels.mean())).sum()) >= 0 else -1.0  # the second of a pair falls
-    shares, aims, squares = [], [], []
-    up = sign * change > 0
-    for some in (up, ~up):
-        design = torch.stack([asked[some], torch.ones_like(asked[some]), -before[some]], 1)
-        solution = torch.linalg.lstsq(design, change[some].unsqueeze(1)).solution.flatten()
-        left = change[some] - design @ solution
-        shares.append(float(solution[2]))
-        aims.append(solution[:2] / solution[2].abs().clamp(min=1e-12))
-        squares.append(float(left.square().sum()) / max(len(left) - 3, 1))
-    slope, offset = (torch.stack(aims).mean(0)).tolist()
-    swing = abs(slope)
+    up = asked > levels[:-1]
+    slope = offset = 0.0
+    for _ in range(ROUNDS):  # which writes aim up follows from where they aim, not from where chance brought them
+        shares, aims, squares = [], [], []
+        for some in (up, ~up):
+            design = torch.stack([asked[some], torch.ones_like(asked[some]), -before[some]], 1)
+            solution = torch.linalg.lstsq(design, change[some].unsqueeze(1)).solution.flatten()
+            left = change[some] - design @ solution
+            shares.append(float(solution[2]))
+            aims.append(solution[:2] / solution[2].abs().clamp(min=1e-12))
+            squares.append(float(left.square().sum()) / max(len(left) - 3, 1))
+        slope, offset = (torch.stack(aims).mean(0)).tolist()
+        up = sign * (slope * asked + offset - before) > 0
     scatter = math.sqrt(max(sum(squares) / 2 - 2 * read_s**2, 0.0))  # two readings in every change
-    return _Fit(shares[0], shares[1], scatter / max(swing, 1e-30), swing, slope, offset)
+    return _Fit(shares[0], shares[1], scatter / max(abs(slope), 1e-30), abs(slope), slope, offset)
 
 
 def _drawn(count: int, cells: Cells, rng: torch.Generator) -> Tensor:

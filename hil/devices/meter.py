@@ -136,9 +136,12 @@ class Metered(Wrapper):
         if params is not None:
             policy = self._programming.verify
             self._programming.verify = None if self._restored else policy
+            levels = torch.tensor(params)
             try:
                 with foreign(self._called):
-                    self._programming.to(torch.tensor(params))
+                    if self._restored:
+                        self._programming.holds(levels)
+                    self._programming.to(levels)
             finally:
                 self._programming.verify = policy
 

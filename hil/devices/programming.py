@@ -93,6 +93,13 @@ class Programming:
         self.held = wanted.clone()
         return spent
 
+    def holds(self, params: Tensor) -> None:
+        """Note that the channels hold `params` (P,), as the state says that a twin was restored to: no step leads there."""
+        port = self._device.spec.params
+        if port is not None and port.slews:
+            self._at = Held(port)
+            self._at.hold(params)
+
     def _verified(self, wanted: Tensor, writes: int, policy: Verify) -> Spent:
         """Write channels once more while they are off. Args: writes: channels that were written before."""
         device, port = reads_back(self._device), self._device.spec.params
