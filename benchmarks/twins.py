@@ -140,7 +140,10 @@ def wires_error(rows: int, outputs: int, wire_ohm: float) -> tuple[float, float]
 
 def crossbar(folder: Path | None, quick: bool) -> tuple[dict[str, Any], list[str]]:
     rounds, times = (3, 5) if quick else (11, 40)
-    lines = ["| rows x outputs, batch | us a forward | times as fast as aihwkit's tile | apart without noise, steps |", "|---|---|---|---|"]
+    lines = [
+        "| rows x outputs, batch | us a forward | times as fast as aihwkit's tile | apart without noise, steps |",
+        "|---|---|---|---|",
+    ]
     found: dict[str, Any] = {}
     with peer("twins_crossbar_peer.py", folder or aihwkit()) as ask:
         for rows, outputs, batch in SIZES[: 2 if quick else None]:

@@ -42,7 +42,9 @@ KINDS = {
     "ohm": "a resistance", "radian": "an angle", "kelvin": "a temperature", "siemens": "a conductance",
     "volt / second": "a slew rate",
 }  # fmt: skip
-SYMBOLS = {"volt": "V", "second": "s", "hertz": "Hz", "watt": "W", "ampere": "A", "radian": "rad", "kelvin": "K", "siemens": "S"}
+SYMBOLS = {
+    "volt": "V", "second": "s", "hertz": "Hz", "watt": "W", "ampere": "A", "radian": "rad", "kelvin": "K", "siemens": "S",
+}  # fmt: skip
 UNITLESS = {"", "1", "dimensionless"}
 LONGEST = 100  # characters of a text
 BLANKS = " \t\u00a0\u2009\u202f"  # what a text copied from a data sheet has between number and unit

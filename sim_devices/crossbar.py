@@ -18,11 +18,11 @@ share d of the voltage, it is off by about d squared; benchmarks/RESULTS.md has 
 Parameters: conductances, row by row, in S; or, with `siemens_per_v`, the voltage of each cell's select gate, which bounds the
 current that sets it: G = g_min + siemens_per_v V. What writing adds to that, another twin says: sim_devices/written.py.
 
-Hidden in a specimen: the conductances that it was formed with, gains g of its amplifiers, cells that are stuck at g_min or g_max.
+Hidden in a specimen: the conductances that it was formed with, gains g of its amplifiers, cells stuck at g_min or g_max.
 
-Sources: Prezioso et al., Nature 521, 61 (2015), differential pairs; Hu et al., DAC (2016), converters and wires around a crossbar
-as a multiplier; Chen, IEEE Trans. Electron Devices 60, 1318 (2013), the equations of its wires; Yao et al., Nature 577, 641
-(2020), cells with a transistor, differential pairs, 0.2 V to read. The product of two dividers is ours.
+Sources: Prezioso et al., Nature 521, 61 (2015), differential pairs; Hu et al., DAC (2016), converters and wires around a
+crossbar as a multiplier; Chen, IEEE Trans. Electron Devices 60, 1318 (2013), the equations of its wires; Yao et al., Nature 577,
+641 (2020), cells with a transistor, as differential pairs. The product of two dividers is ours.
 """
 
 from __future__ import annotations
@@ -162,8 +162,10 @@ class Crossbar(nn.Module):
         """Currents for a V on each row, (K, L) in S: two columns a reading, behind wires and amplifiers; differentiable."""
         cells = self.conductances(params)
         if self.wire_ohm:
-            cells = fast(cells, self.wire_ohm * self.along, self.wire_ohm * self.down) if self.wires == "fast" else (
-                solved(cells, self.wire_ohm * self.along, self.wire_ohm * self.down)
+            cells = (
+                fast(cells, self.wire_ohm * self.along, self.wire_ohm * self.down)
+                if self.wires == "fast"
+                else (solved(cells, self.wire_ohm * self.along, self.wire_ohm * self.down))
             )
         return (cells[:, ::2] - cells[:, 1::2]) * self.gains.to(cells)
 
@@ -208,7 +210,13 @@ class Crossbar(nn.Module):
         """`transfer` in steps of the converters. That of the last parameters is kept, as long as nobody changed them."""
         version = -1 if params is None else params._version
         kept = self._kept
-        if kept is None or kept[0] is not params or kept[1] != version or kept[2].dtype != x.dtype or kept[2].device != x.device:
+        if (
+            kept is None
+            or kept[0] is not params
+            or kept[1] != version
+            or kept[2].dtype != x.dtype
+            or kept[2].device != x.device
+        ):
             kept = params, version, (self.transfer(params).detach() * scale).to(x)
             self._kept = kept
         return kept[2]
@@ -224,13 +232,20 @@ def fast(cells: Tensor, along: Tensor, down: Tensor) -> Tensor:
 
     Args:
         cells: (K, M) in S.
-        along, down: (M, M) and (K, K), ohm that two cells of a row, or of a column, share.
+        along: (M, M), ohm that two cells of a row share.
+        down: (K, K), ohm that two cells of a column share.
     """
     return cells / ((1 + cells @ along.to(cells)) * (1 + down.to(cells) @ cells))
 
 
 def solved(cells: Tensor, along: Tensor, down: Tensor) -> Tensor:
-    """The same by Kirchhoff's equations: current of column c for a V on row k, exact but for rounding. Arguments as of `fast`."""
+    """The same by Kirchhoff's equations: current of column c for a V on row k, exact but for rounding.
+
+    Args:
+        cells: (K, M) in S.
+        along: (M, M), ohm that two cells of a row share.
+        down: (K, K), ohm that two cells of a column share.
+    """
     rows, columns = cells.shape
     g, one = cells.double().flatten(), torch.eye(max(rows, columns), dtype=torch.float64, device=cells.device)
     shared = torch.kron(one[:rows, :rows], along.double()) + torch.kron(down.double(), one[:columns, :columns])

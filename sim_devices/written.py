@@ -10,13 +10,14 @@ A write of a channel that holds h, between low and high, with R = high - low:
           endurance_k = endurance e^(endurance_spread n_k)
     read back = h(t) + n read_noise R
 
-n is normal, drawn at each write or reading back; n_k is drawn once, of the specimen. Only channels whose asked value changed are
-written, unless they are named. A time step is a row of a batch, `reading_s`; the drift within a batch is that at its beginning.
+n is normal, drawn at each write or reading back; n_k is drawn once, of the specimen. Only channels whose asked value changed
+are written, unless they are named. A time step is a row of a batch, `reading_s`; the drift within a batch is that at its
+beginning.
 
-Sources: Gokmen & Vlasov, Front. Neurosci. 10, 333 (2016), steps up and down that differ, spread of devices and of cycles; Burr et
-al., IEEE Trans. Electron Devices 62, 3498 (2015), what asymmetric and noisy writes do to training; Joshi et al., Nat. Commun. 11,
-2473 (2020), noise of programming, and drift as a power of time; Alibart et al., Nanotechnology 23, 075201 (2012), write and
-verify; Lanza et al., ACS Nano 15, 17214 (2021), endurance: a worn cell stays in one state.
+Sources: Gokmen & Vlasov, Front. Neurosci. 10, 333 (2016), steps up and down that differ, spread of devices and of cycles; Burr
+et al., IEEE Trans. Electron Devices 62, 3498 (2015), what asymmetric and noisy writes do to training; Joshi et al., Nat.
+Commun. 11, 2473 (2020), noise of programming, and drift as a power of time; Alibart et al., Nanotechnology 23, 075201 (2012),
+write and verify; Lanza et al., ACS Nano 15, 17214 (2021), endurance, by cycles of each device. What a worn cell does is a setting.
 """
 
 from __future__ import annotations
@@ -162,7 +163,14 @@ class Written(nn.Module):
         return answer, (asked, level, rows + x.shape[-2], writes, *inner)
 
     def write(self, state: State, params: Tensor, which: Tensor, rng: torch.Generator) -> State:
-        """Return the state after a write of the channels in `which` (P,), bool, towards `params` (P,); others are left alone."""
+        """Return the state after a write of some channels; the others are left alone.
+
+        Args:
+            state: as of `rest`.
+            params: (P,), the levels that they are to hold.
+            which: (P,) bool, those that are written.
+            rng: of the chance in a write.
+        """
         asked, level, rows, writes = state[:OWN]
         if not bool(which.any()):
             return state
@@ -176,10 +184,8 @@ class Written(nn.Module):
         if self.endurance:
             tired = writes >= self.endurances.to(level)
             made = torch.where(tired, {"stays": now, "low": low, "high": high}[self.worn], made)
-        return (
-            torch.where(which, wanted, asked), torch.where(which, made, level), torch.where(which, torch.zeros_like(rows), rows),
-            writes + which, *state[OWN:],
-        )  # fmt: skip
+        since = torch.where(which, torch.zeros_like(rows), rows)
+        return torch.where(which, wanted, asked), torch.where(which, made, level), since, writes + which, *state[OWN:]
 
     def held(self, state: State, rng: torch.Generator) -> Tensor:
         """Return what the channels hold (P,), as it is read back."""

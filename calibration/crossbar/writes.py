@@ -12,7 +12,8 @@ Writes that were not fitted are then held against what the fit foretells of each
 A read-back is off by read_noise; verifying closer than that writes for nothing, so "tolerance" is three times that, or half of
 what a write scatters by, whichever is larger: then some two tries of five hit.
 
-Channels: K rows, L outputs, 2 K L levels, row by row, the two cells of a pair side by side. Nothing leaves the ranges of the ports.
+Channels: K rows, L outputs, 2 K L levels, row by row, the two cells of a pair side by side. Nothing leaves the
+ranges of the ports.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class Cells:
         rows, outputs = spec.inputs.size or 0, spec.outputs.size or 0
         if spec.params is None or spec.temporal or spec.params.size != 2 * rows * outputs:
             return None
-        low, high = (torch.tensor(each(end, spec.params.size), dtype=torch.float64) for end in (spec.params.low, spec.params.high))
+        low, high = (
+            torch.tensor(each(end, spec.params.size), dtype=torch.float64) for end in (spec.params.low, spec.params.high)
+        )
         return cls(device, rows, outputs, low, high)
 
     def read(self) -> tuple[Tensor, Tensor]:
@@ -81,7 +84,7 @@ class Cells:
         return pairs.mean(0), pairs.std(0) / math.sqrt(SHOTS)
 
     def written(self, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """Write levels (2, writes, K, L), one cell of each pair after the other; pairs of the same shape, their deviation (K, L)."""
+        """Write levels (2, writes, K, L), one cell of a pair after the other; pairs of that shape, their deviation (K, L)."""
         pairs, sigmas = torch.zeros_like(levels), []
         still = torch.zeros(self.rows, self.outputs, 2, dtype=torch.float64)
         for half in (0, 1):
@@ -145,7 +148,7 @@ def twin(subject: Subject, found: Found) -> Step:
 
 
 def check(subject: Subject, found: Found) -> Step:
-    """Hold the writes of the twin against others. Figures in A, of a row at its high end; raw: pairs, foretold (2, writes, K, L)."""
+    """Hold what the twin says of writes against others. Figures in A, of a row at its high end; raw: pairs, foretold."""
     cells, seen = Cells.of(subject.device), found[WRITES]
     assert cells is not None  # that step would not be good
     levels = _drawn(HELD_OUT, cells, generator(subject.seed, 1, "writes"))
@@ -160,12 +163,13 @@ def check(subject: Subject, found: Found) -> Step:
     noise = swing * seen.estimates["noise"].value
     good = error <= max(MOST_ERROR * noise, 0.02 * swing)
     problem = Problem(
-        "twin", "writes come out otherwise than those that were fitted", f"rms error {error:.2g} A, noise of a write {noise:.2g} A",
+        "twin", "writes come out otherwise than those that were fitted", f"rms error {error:.2g} A, noise {noise:.2g} A",
         "calibrate again; cells that differ much from each other, or drift fast, are no such twin",
     )  # fmt: skip
     return Step(
-        CHECK, f"{off.numel()} writes foretold to {error:.2g} A of {swing:.2g} A, rms; noise of a write {noise:.2g} A", {}, (good,),
-        () if good else (problem,), residual_rms=error, residual_unit="A", raw={"pairs": pairs, "foretold": off + pairs[:, 1:]},
+        CHECK, f"{off.numel()} writes foretold to {error:.2g} A of {swing:.2g} A, rms; noise of a write {noise:.2g} A",
+        success=(good,), problems=() if good else (problem,), residual_rms=error, residual_unit="A",
+        raw={"pairs": pairs, "foretold": off + pairs[:, 1:]},
         figures={"bias": volts * float(off.mean()), "spread": volts * float(off.std()), "noise": noise, "swing": swing},
     )  # fmt: skip
 

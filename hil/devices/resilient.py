@@ -19,7 +19,19 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from hil.device import ArraySpec, Chip, Device, Recoverable, Resting, Retransmitting, Streaming, Timed, program, reads_back, reset
+from hil.device import (
+    ArraySpec,
+    Chip,
+    Device,
+    Recoverable,
+    Resting,
+    Retransmitting,
+    Streaming,
+    Timed,
+    program,
+    reads_back,
+    reset,
+)
 from hil.devices.recovery import Ladder
 from hil.errors import HilError, LinkError, Unrepeatable
 from hil.wrapper import Wrapper

@@ -260,7 +260,9 @@ WRITES = 'use = "written"\nof = "sim_devices.dopant_network:DopantNetwork"\nnois
 VERIFIED = f"{WRITES}base = {{ specimen = 1, max_step_v = 0.1 }}\n"
 
 
-@pytest.mark.parametrize(("learner", "device"), [('"pat"', VERIFIED), ('"spsa"', DOPANTS + STEPS)], ids=["pat, verified", "spsa"])
+@pytest.mark.parametrize(
+    ("learner", "device"), [('"pat"', VERIFIED), ('"spsa"', DOPANTS + STEPS)], ids=["pat, verified", "spsa"]
+)
 def test_killed_while_it_is_trained_it_resumes_with_the_same_bits_and_replays(
     tmp_path: Path, learner: str, device: str
 ) -> None:

@@ -14,8 +14,17 @@ from sim_devices.simulated import Simulated
 from sim_devices.written import Written
 
 
-def steps_of(base: dict[str, Any] = {}, **settings: Any) -> dict[str, Step]:
-    cells = {"rows": 3, "outputs": 1, "siemens_per_v": 12e-6, "dac_bits": 0, "adc_bits": 0, "formed": 0.0, "noise_a": 2e-9, **base}
+def steps_of(base: dict[str, Any] | None = None, **settings: Any) -> dict[str, Step]:
+    cells = {
+        "rows": 3,
+        "outputs": 1,
+        "siemens_per_v": 12e-6,
+        "dac_bits": 0,
+        "adc_bits": 0,
+        "formed": 0.0,
+        "noise_a": 2e-9,
+        **(base or {}),
+    }
     twin = Written(of="sim_devices.crossbar:Crossbar", base=cells, **settings)
     return {step.name: step for step in calibrated(crossbar(), Subject(Simulated(twin, seed=2), twin))}
 

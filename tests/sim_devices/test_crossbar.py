@@ -19,7 +19,10 @@ RNG = torch.Generator
 def by_kirchhoff(cells: np.ndarray, ohm: float, volts: np.ndarray) -> np.ndarray:
     """Currents of the columns, by node voltages: node (k, c) of a row wire, and of a column wire beneath it."""
     rows, columns = cells.shape
-    row, column = np.arange(rows * columns).reshape(rows, columns), rows * columns + np.arange(rows * columns).reshape(rows, columns)
+    row, column = (
+        np.arange(rows * columns).reshape(rows, columns),
+        rows * columns + np.arange(rows * columns).reshape(rows, columns),
+    )
     system, driven = np.zeros((2 * rows * columns,) * 2), np.zeros(2 * rows * columns)
 
     def joined(a: int, b: int | None, siemens: float, at: float = 0.0) -> None:
@@ -86,7 +89,9 @@ def test_gates_set_conductances_and_stuck_cells_stay() -> None:
     assert (port.low, port.high, port.unit) == (0.0, pytest.approx(2.0), "V")
     cells = twin.conductances(torch.ones(16))
     assert {round(float(g) * 1e6, 3) for g in cells.flatten()} == {1.0, 13.0, 25.0}
-    assert torch.equal(cells, Crossbar(rows=4, outputs=2, siemens_per_v=12e-6, stuck=0.5, specimen=1).conductances(torch.ones(16)))
+    assert torch.equal(
+        cells, Crossbar(rows=4, outputs=2, siemens_per_v=12e-6, stuck=0.5, specimen=1).conductances(torch.ones(16))
+    )
     assert not torch.equal(Crossbar(specimen=1).formed, Crossbar(specimen=2).formed)
 
 

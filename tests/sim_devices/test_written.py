@@ -72,7 +72,9 @@ def test_a_worn_channel_takes_no_further_level(worn: Any, then: float) -> None:
 
 
 def test_only_channels_that_changed_are_written_and_a_reading_sees_them() -> None:
-    twin = Written(of=OF, base={"rows": 1, "outputs": 1, "noise": 0.0, "wire_ohm": 0.0, "adc_bits": 0, "gain_spread": 0.0}, up=0.5)
+    twin = Written(
+        of=OF, base={"rows": 1, "outputs": 1, "noise": 0.0, "wire_ohm": 0.0, "adc_bits": 0, "gain_spread": 0.0}, up=0.5
+    )
     device, bare = Simulated(twin), Simulated(Crossbar(rows=1, outputs=1, noise=0.0, wire_ohm=0.0, adc_bits=0, gain_spread=0.0))
     x = torch.full((1, 1), 0.2)
     assert torch.equal(device.forward(x), bare.forward(x))  # nothing is written: as it was formed
