@@ -3,9 +3,9 @@
     python benchmarks/programmed.py [--part dopants | crossbar] [--quick] [--record] [--only ARM ...]
 
 dopants: XOR (experiments/dopant_xor.toml) and a ring (experiments/dopant_ring.toml), on several specimens of the twin, each
-with a seed of its own; of every run the epoch is chosen on the validation split, and the test split is read once. "differences" is
-SPSA with perturbation = "each". "pat, voltages stay" trains the host's weights alone, with the voltages that the others begin
-with. Passes are node evaluations, writes are channels that were programmed.
+with a seed of its own; of every run the epoch is chosen on the validation split, and the test split is read once. "differences"
+is SPSA with perturbation = "each". "pat, voltages stay" trains the host's weights alone, with the voltages that the others
+begin with. Passes are node evaluations, writes are channels that were programmed.
 
 crossbar: digits through 1,024 memristors whose writes scatter by 3 % of their range, or by 10 %, and which drift, by PAT
 (experiments/digits_crossbar_pat.toml) and by aDFA around conductances that were written once (digits_crossbar_adfa.toml).

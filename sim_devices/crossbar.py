@@ -21,8 +21,8 @@ current that sets it: G = g_min + siemens_per_v V. What writing adds to that, an
 Hidden in a specimen: the conductances that it was formed with, gains g of its amplifiers, cells stuck at g_min or g_max.
 
 Sources: Prezioso et al., Nature 521, 61 (2015), differential pairs; Hu et al., DAC (2016), converters and wires around a
-crossbar as a multiplier; Chen, IEEE Trans. Electron Devices 60, 1318 (2013), the equations of its wires; Yao et al., Nature 577,
-641 (2020), cells with a transistor, as differential pairs. The product of two dividers is ours.
+crossbar as a multiplier; Chen, IEEE Trans. Electron Devices 60, 1318 (2013), the equations of its wires; Yao et al., Nature
+577, 641 (2020), cells with a transistor, as differential pairs. The product of two dividers is ours.
 """
 
 from __future__ import annotations

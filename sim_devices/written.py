@@ -17,7 +17,8 @@ beginning.
 Sources: Gokmen & Vlasov, Front. Neurosci. 10, 333 (2016), steps up and down that differ, spread of devices and of cycles; Burr
 et al., IEEE Trans. Electron Devices 62, 3498 (2015), what asymmetric and noisy writes do to training; Joshi et al., Nat.
 Commun. 11, 2473 (2020), noise of programming, and drift as a power of time; Alibart et al., Nanotechnology 23, 075201 (2012),
-write and verify; Lanza et al., ACS Nano 15, 17214 (2021), endurance, by cycles of each device. What a worn cell does is a setting.
+write and verify; Lanza et al., ACS Nano 15, 17214 (2021), endurance, by cycles of each device. What a worn cell does is a
+setting.
 """
 
 from __future__ import annotations
