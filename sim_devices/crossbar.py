@@ -251,4 +251,5 @@ def solved(cells: Tensor, along: Tensor, down: Tensor) -> Tensor:
     shared = torch.kron(one[:rows, :rows], along.double()) + torch.kron(down.double(), one[:columns, :columns])
     system = torch.eye(rows * columns, dtype=torch.float64, device=cells.device) + shared * g
     volts = torch.linalg.solve(system, one[:rows, :rows].repeat_interleave(columns, 0))  # (cells, rows)
-    return (g.unsqueeze(1) * volts).view(rows, columns, rows).sum(0).T.to(cells)
+    found: Tensor = (g.unsqueeze(1) * volts).view(rows, columns, rows).sum(0).T.to(cells)
+    return found
