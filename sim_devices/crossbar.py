@@ -5,8 +5,8 @@
     y    = A( i + noise )                                A: converter of the outputs, over -range_a to range_a
     a converter of b bits has 2^b - 1 levels, 0 among them
 
-Wires have a resistance r from cell to cell. Row k is driven at its left end, column c is held at 0 V at its lower end, so cells
-(k, c) and (k, c') share min(c, c') segments of a row, and (k, c) and (k', c) share N - max(k, k') of a column, counted from 1:
+Wires have a resistance r from cell to cell. Row k of N is driven at its left end, column c of M is held at 0 V at its lower
+end. So cells (k, c) and (k, c') share min(c, c') segments of a row, and (k, c) and (k', c) share N + 1 - max(k, k') of a column:
 
     u_kc + r sum_c' min(c, c') G_kc' u_kc' + r sum_k' (N + 1 - max(k, k')) G_k'c u_k'c = D(x_k)         u: V across a cell
     solved    these equations, N M of them, solved once for each row                           i_c = sum_k G_kc u_kc, exact
