@@ -6,7 +6,7 @@
     a converter of b bits has 2^b - 1 levels, 0 among them
 
 Wires have a resistance r from cell to cell. Row k of N is driven at its left end, column c of M is held at 0 V at its lower
-end. So cells (k, c) and (k, c') share min(c, c') segments of a row, and (k, c) and (k', c) share N + 1 - max(k, k') of a column:
+end. So (k, c) and (k, c') share min(c, c') segments of a row, and (k, c) and (k', c) share N + 1 - max(k, k') of a column:
 
     u_kc + r sum_c' min(c, c') G_kc' u_kc' + r sum_k' (N + 1 - max(k, k')) G_k'c u_k'c = D(x_k)         u: V across a cell
     solved    these equations, N M of them, solved once for each row                           i_c = sum_k G_kc u_kc, exact

@@ -61,8 +61,7 @@ class Simulated:
             raise ContractError("this node is fixed", where=self.spec.inputs.name, got="program()", allowed="drive it only")
         wanted = port.check(params).detach().clone()
         if isinstance(self._twin, Writing):
-            asked = self._begun(params.device)[0]
-            self._write(wanted, wanted.to(asked) != asked)
+            self._write(wanted, None)
         self._params, self._place = wanted, None
 
     @property
@@ -98,13 +97,13 @@ class Simulated:
             self._state = self._twin.rest(1, generator(self._seed, self._count, "rest", place))
         return self._state
 
-    def _write(self, wanted: Tensor, which: Tensor) -> None:
-        if not bool(which.any()):
-            return  # nothing is written, so nothing is drawn
-        twin, state = self._writing(), self._begun(wanted.device)
-        self._pulses += 1
-        rng = generator(self._seed, self._pulses, "write", state[0].device)
-        self._state = twin.write(state, wanted.to(state[0]), which.to(state[0].device), rng)
+    def _write(self, wanted: Tensor, which: Tensor | None) -> None:
+        before = self._begun(wanted.device)
+        place = before[0].device
+        rng = generator(self._seed, self._pulses + 1, "write", place)
+        self._state = self._writing().write(before, wanted.to(place), None if which is None else which.to(place), rng)
+        if self._state is not before:  # else nothing was written, and nothing drawn
+            self._pulses += 1
 
     def reset(self) -> None:
         """Forget temporal state. A static node's slow state (drift) is not the learner's to reset."""

@@ -157,25 +157,27 @@ class Written(nn.Module):
             rng: of the write, then of the reading.
         """
         if params is not None:
-            state = self.write(state, params, params.to(state[0]) != state[0], rng)
+            state = self.write(state, params, None, rng)
         held = None if params is None else self._now(state).to(x)
         answer, inner = self._twin.respond(state[OWN:], held, x, rng)
         asked, level, rows, writes = state[:OWN]
         return answer, (asked, level, rows + x.shape[-2], writes, *inner)
 
-    def write(self, state: State, params: Tensor, which: Tensor, rng: torch.Generator) -> State:
-        """Return the state after a write of some channels; the others are left alone.
+    def write(self, state: State, params: Tensor, which: Tensor | None, rng: torch.Generator) -> State:
+        """Return the state after a write of some channels, the others left alone; `state` itself if none is written.
 
         Args:
             state: as of `rest`.
             params: (P,), the levels that they are to hold.
-            which: (P,) bool, those that are written.
+            which: (P,) bool, those that are written; None: those that were asked for another level before.
             rng: of the chance in a write.
         """
         asked, level, rows, writes = state[:OWN]
+        wanted = params.to(level)
+        which = wanted != asked if which is None else which
         if not bool(which.any()):
             return state
-        now, wanted = self._now(state), params.to(level)
+        now = self._now(state)
         low, high = self._port.bounds(level)
         way = self._rounded(wanted, low, high) - now
         share = torch.where(way > 0, self.up, self.down) * self.gains.to(level)
