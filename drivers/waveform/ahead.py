@@ -5,8 +5,8 @@
 
 Nothing is uploaded before the record in the generators has been played and taken, and no shot ends while an upload is under
 way: after a fault nobody but the worker speaks to an instrument, and the wire that makes the output safe is free as soon as the
-record on it has gone. An upload plays nothing. One that failed is the fault of the shot whose record it is. After any fault, and
-after any other record, what was uploaded ahead counts for nothing.
+record on it has gone. An upload plays nothing. One that failed is the fault of the shot whose record it is. After any fault,
+and after any other record, what was uploaded ahead counts for nothing.
 """
 
 from __future__ import annotations
