@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -47,13 +47,12 @@ def fits_learner(experiment: Experiment, chain: Chain, data: Dataset, task: Task
         takes_batches(chain, experiment.train.batch, len(data.train), experiment.network.place)
 
 
-def read_out(experiment: Experiment, last: nn.Module) -> nn.Module:
-    """Return the readout that the learner asks for by `widened(last, settings, rng)`, or `last`, if it does not."""
+def widened(experiment: Experiment, synapses: Sequence[nn.Module], outputs: int) -> tuple[nn.Module, ...]:
+    """Return the synapses that the learner asks for by its `widened`, or those of [network], if it does not."""
     asked = getattr(experiment.learner.rule, "widened", None)
     if asked is None:
-        return last
-    found: nn.Module = asked(last, experiment.learner.options, generator(experiment.seed, 0, "learner"))
-    return found
+        return tuple(synapses)
+    return tuple(asked(synapses, experiment.learner.options, outputs, generator(experiment.seed, 0, "widened")))
 
 
 KINDS: Mapping[Nodes, tuple[str, str]] = {  # what they are, and what is wrong with others

@@ -133,6 +133,17 @@ def with_memory(net: Network) -> None:
         )  # fmt: skip
 
 
+def between_nodes(net: Network) -> None:
+    """Raises: ContractError: a device is no analog node with memory, or a hidden layer has none."""
+    with_memory(net)
+    bare = [number for number, layer in enumerate(net.stack[:-1]) if layer.device is None]
+    if bare:
+        raise ContractError(
+            "a hidden layer has no node", where=f"network layer {bare[0]}", got="no device", allowed="the node with memory",
+            todo="give every layer but the last the device",
+        )  # fmt: skip
+
+
 def measured(layer: Layer, device: Device, pre: Tensor, how: Between) -> Tensor:
     """(time, batch, n) pre-activations -> outputs, the state of the device between sequences as it is asked for."""
     if how.between == "reset":
