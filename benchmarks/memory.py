@@ -83,7 +83,7 @@ NOISY = (
 DESCENT = ("train.epochs=80", "train.batch=4", "optimizer.lr=0.1", "schedule.use=cosine")
 TRAINED = ("learner.use=bptt_memory", "learner.penalty=1e-6", *DESCENT)
 NOISY_TRAINED = (*NOISY, "learner.use=pat_memory", "learner.penalty=1e-4", *DESCENT)
-WIRE = ('device={use="delay_loop", nodes=100, nonlinearity="linear", gain=0.0, scale="1 V"}', "learner.g={family=\"constant\"}")
+WIRE = ('device={use="delay_loop", nodes=100, nonlinearity="linear", gain=0.0, scale="1 V"}', 'learner.g={family="constant"}')
 CHANNEL = (
     'data.use="channel_equalisation"', 'data.targets="numbers"', "data.number=60", "data.steps=2000", "data.split.test=0.8",
     "data.split.validation=0.1", "task.washout=100", 'task.metric=["symbol_error_rate", "nrmse"]',

@@ -1,4 +1,4 @@
-"""Forward-forward of sequences: each layer has the gradient of its own goodness, without credit through the memory of the node."""
+"""Forward-forward of sequences: each layer has the gradient of its own goodness, without credit through the node's memory."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def answered(drive: Tensor) -> Tensor:
     ],
 )
 def test_each_layer_has_the_gradient_of_its_own_goodness(changed: dict[str, object], asked: int) -> None:
-    """Positives and negatives in one shot a layer, beside the neutral pass of the head; the last layer is asked if it is heard."""
+    """Positives and negatives in one shot a layer, beside the neutral pass of the head; a layer nobody hears is not asked."""
     net, node = network()
     rule = learner(net, amplitude=1.5, straight_through=False, **changed)
     said = rule.step(net, examples(), LABEL, generator(0, 0, "step"))
