@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hil.build.network import Chain, takes_batches
 from hil.build.projection import Projector
 from hil.config.experiment import Experiment, LearnerTable
-from hil.config.resolve import SHAPES, UNTOUCHED
+from hil.config.resolve import LEARNERS, SHAPES, UNTOUCHED
 from hil.data.dataset import Dataset
 from hil.device import Spec
 from hil.errors import ConfigError
@@ -78,7 +78,9 @@ def fits_node(learner: LearnerTable, found: Nodes | None, outputs: str = UNTOUCH
         return
     assert found is not None
     todo = "choose another learner, or node"
-    if found == "memory":
+    if found == "memory" and f"{learner.use}_memory" in LEARNERS:
+        todo = f'write use = "{learner.use}_memory", which is the same rule for sequences; or choose another node'
+    elif found == "memory":
         todo = 'choose another node; or use = "reservoir", or to train masks as well "deep_reservoir" or "pat_memory"'
     raise ConfigError(
         KINDS[asked][1], where=learner.place, got=f"{learner.use}, on {KINDS[found][0]}", allowed=KINDS[asked][0],

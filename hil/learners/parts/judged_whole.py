@@ -116,7 +116,9 @@ class JudgedWhole:
 
         Args:
             net: whose nodes have memory.
-            settings, classes, rng: as of `widened`.
+            settings: not used.
+            classes: labels.
+            rng: draws E.
 
         Raises:
             ContractError: a node without memory, a hidden layer without a node, or as of `widened`.

@@ -129,7 +129,8 @@ def with_memory(net: Network) -> None:
         got = "no device" if not wrong else "spiking neurons" if wrong[0].temporal else "a node without a state in time"
         raise ContractError(
             "this learner drives nodes with memory", where="network", got=got,
-            allowed="devices whose spec says temporal=True, and no neurons", todo="choose another learner, or another node",
+            allowed="devices whose spec says temporal=True, and no neurons",
+            todo="choose another learner, or node" if wrong else "give the network a hidden layer, with a node behind it",
         )  # fmt: skip
 
 
