@@ -87,7 +87,7 @@ NOISY_TRAINED = (*NOISY, "learner.use=pat_memory", "learner.penalty=1e-4", *DESC
 OPEN = ("device.gain=0.0", 'learner.g={family="sine", frequency=0.9, phase=1.68}')
 WIRE = (
     'device={use="delay_loop", nodes=100, nonlinearity="linear", gain=0.0, scale="1 V"}', "decode={zero=0.0, scale=1.0}",
-    'learner.g={family="constant"}', "learner.sharpness=16.0",
+    'learner.g={family="constant"}', "learner.sharpness=4.0",
 )  # fmt: skip
 CHANNEL = (
     'data.use="channel_equalisation"', 'data.targets="numbers"', "data.number=60", "data.steps=2000", "data.split.test=0.8",
