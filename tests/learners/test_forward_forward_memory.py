@@ -35,10 +35,10 @@ class Fading:
 
     def forward(self, drive: Tensor) -> Tensor:
         self.asked += drive.shape[1]
-        found = []
+        found: list[Tensor] = []
         for step in drive:
-            self._before = step.sin() + 0.5 * self._before
-            found.append(self._before)
+            found.append(step.sin() + 0.5 * self._before)
+            self._before = found[-1]
         return torch.stack(found)
 
     def reset(self) -> None:

@@ -121,7 +121,8 @@ def test_an_experiment_that_does_not_fit_is_refused_before_anything_is_opened(us
 @both
 def test_numbers_are_refused(use: str) -> None:
     x, y = torch.rand(20, 4, 2), torch.rand(20, 1)
-    data = hil.Dataset("sums", *(hil.Split(x, y) for _ in range(3)), (), (4, 2), "made here", "0")
+    part = hil.Split(x, y)
+    data = hil.Dataset("sums", part, part, part, (), (4, 2), "made here", "0")
     node = {"use": "delay_loop", "nodes": 6}
     table = {"network": {"use": "masks", "widths": [2, 6, 1]}, "device": node, "learner": {"use": use}}
     with pytest.raises(ConfigError, match=f"the learner {use} needs classes, and the targets of sums are numbers"):
