@@ -47,6 +47,7 @@ LEARNERS = {
     "ff": "hil.learners.forward_forward:ForwardForward",
     "ffgaf": "hil.learners.ffgaf:FFGAF",
     "phyll": "hil.learners.phyll:PhyLL",
+    "ff_memory": "hil.learners.forward_forward_memory:ForwardForwardMemory",
     "phyll_memory": "hil.learners.phyll_memory:PhyLLMemory",
     "spide": "hil.learners.spide:SPIDE",
 }
