@@ -22,6 +22,7 @@ from rich.console import Console
 from calibration.certificate import Instrument
 from drivers.links.link import Link
 from drivers.links.transcript import Transcribed, WireLog
+from drivers.links.opened import opened
 from drivers.links.visa_link import VisaLink
 from drivers.read_back import Care
 from drivers.safe import SafeState, Switchable, in_order
@@ -165,19 +166,20 @@ class Opening:
             LinkError, InstrumentError: from the instrument.
         """
         table = self.bench.instruments[name]
+        baud = table.baud or getattr(table.choice.made, "baud", None)
         with blaming(table.place), self.named(name):
-            line = VisaLink(address, beat=guard.beat)
+            line = opened(address, beat=guard.beat, baud=baud)
         link: Link = line
         link.timeout_s = table.timeout_s or link.timeout_s
         log = self.wire_log(name, address)
         if log is not None:
             link = Transcribed(link, log)
         self.stack.callback(link.close)  # the driver closes it too; this is for what happens before there is a driver
-        scpi = Scpi(link, expect=expected(table))
+        scpi = getattr(table.choice.made, "talks", Scpi)(link, expect=expected(table))
         with self.named(name):
             who = scpi.identify()
         told = answered(who, address)
-        if table.resource is not None and not line.locked:
+        if table.resource is not None and isinstance(line, VisaLink) and not line.locked:
             told += "   other computers are not kept out"
         return table.choice.build(scpi=scpi), who, told
 
