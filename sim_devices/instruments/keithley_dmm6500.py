@@ -59,7 +59,7 @@ class KeithleyDMM6500(MeterBox):
 
         yield from self._language.commands()
         yield from self._buffers.commands()
-        yield Command("SENSe<1>:FUNCtion[:ON]", self._put_function, lambda call: f'"{self._settings.text("function")}"')
+        yield Command("SENSe<1>:FUNCtion[:ON]", self._put_function, lambda call: self._settings.text("function"))
         for function, (word, _, ranges) in FUNCTIONS.items():
             root, key = f"SENSe<1>:{word}" + ("" if function == "RES" else "[:DC]"), f"range {function}"
             yield Command(

@@ -66,8 +66,7 @@ class ThorlabsPM100D(MeterBox):
         yield self._clamped(f"{power}:REFerence", "reference", 0, 1)
         yield setting(f"{power}:REFerence:STATe", "relative", of)
         yield Command("[SENSe]:CURRent[:DC]:RANGe[:UPPer]", get=lambda call: format(RANGES_W[-1], STYLE))
-        yield Command("CONFigure[:SCALar][:POWer]", lambda call: call.none(), None)
-        yield Command("CONFigure", get=lambda call: "POW")
+        yield Command("CONFigure[:SCALar][:POWer]", lambda call: call.none(), lambda call: "POW")
         yield Command("INITiate[:IMMediate]", lambda call: self._measure())
         yield Command("ABORt", lambda call: call.none())
         yield Command("FETCh", get=lambda call: self._last or self._measure())
@@ -97,7 +96,7 @@ class ThorlabsPM100D(MeterBox):
         return Command(pattern, put, lambda call: self._settings.shown(name, call))
 
     def _identity_of_sensor(self) -> str:
-        return f'"S144C","SIM-S144C","01-Jan-2026",1,18,{FLAGS}' if self._sensor else '"no sensor","","",0,0,0'
+        return f"S144C,SIM-S144C,01-Jan-2026,1,18,{FLAGS}" if self._sensor else "no sensor,,,0,0,0"
 
     def _put_range(self, call: Call) -> None:
         """Take the smallest range that holds the value, or the largest."""

@@ -13,6 +13,7 @@ from drivers.auxiliaries import Auxiliaries, Auxiliary, Holdable
 from drivers.keithley_2400 import Keithley2400
 from drivers.keithley_2450 import Keithley2450
 from drivers.keithley_dmm6500 import KeithleyDMM6500, KeithleyDMM6500Current
+from drivers.keysight_8164 import Keysight8164
 from drivers.keysight_b2900 import KeysightB2900
 from drivers.keysight_e36300 import KeysightE36312A
 from drivers.keysight_n7776c import KeysightN7776C
@@ -41,6 +42,7 @@ from hil.port import each
 from sim_devices.instruments.keithley_2400 import Keithley2400 as SimulatedMeter
 from sim_devices.instruments.keithley_2450 import Keithley2450 as Simulated2450
 from sim_devices.instruments.keithley_dmm6500 import KeithleyDMM6500 as SimulatedDMM6500
+from sim_devices.instruments.keysight_8164 import Keysight8164 as Simulated8164
 from sim_devices.instruments.keysight_b2900 import KeysightB2900 as SimulatedB2900
 from sim_devices.instruments.keysight_e36300 import KeysightE36312A as SimulatedSupply
 from sim_devices.instruments.keysight_n7776c import KeysightN7776C as SimulatedLaser
@@ -49,7 +51,9 @@ from sim_devices.instruments.thorlabs_pm100d import ThorlabsPM100D as SimulatedP
 
 
 class Table:
-    """A driver, and the simulated instrument behind it."""
+    """A driver, and the simulated instrument behind it. near: what it rounds."""
+
+    near = 1e-9
 
     def __init__(self, box: Any, driver: Callable[..., Any], wire: str = "memory", **settings: Any) -> None:
         self.box, self.say = box, ""
@@ -70,7 +74,7 @@ class Table:
             tried = (low, low + 0.5 * (high - low), high)
             return Knob(
                 name, lambda value: self.driver.hold(name, value), lambda: self.driver.read_back(name), tried,
-                (high + 0.01 * abs(high), low - 0.01 * abs(high)), 1e-9,
+                (high + 0.01 * abs(high), low - 0.01 * abs(high)), self.near,
             )  # fmt: skip
 
         return [knob(name) for name in self.driver.holdable() if name != "output"]
@@ -95,6 +99,12 @@ class Table:
     def close(self) -> None:
         self.driver.close()
         self.link.done()
+
+
+class Converted(Table):
+    """What is read back was measured."""
+
+    near = 1e-3
 
 
 class Measuring(Table):
@@ -133,8 +143,12 @@ def laser(**settings: Any) -> Table:
     return Table(SimulatedLaser(), KeysightN7776C, **settings)
 
 
+def mainframe(**settings: Any) -> Table:
+    return Table(Simulated8164(), Keysight8164, **settings)
+
+
 def heaters(wire: str = "serial", **settings: Any) -> Table:
-    return Table(SimulatedQontrol(), Qontrol, wire, **settings)
+    return Converted(SimulatedQontrol(), Qontrol, wire, **settings)
 
 
 def multimeter(**settings: Any) -> Table:
@@ -149,7 +163,7 @@ def power_meter(**settings: Any) -> Table:
     return Measuring(SimulatedPM100D(power_w=5e-4), ThorlabsPM100D, **settings)
 
 
-EVERY = [supply, meter, touch, pair, laser]
+EVERY = [supply, meter, touch, pair, laser, mainframe]
 METERS = [(meter, 0.0), (touch, 0.0), (pair, 0.0), (multimeter, 1.5), (ammeter, 1.5e-4), (power_meter, 5e-4)]
 PAIRS: list[tuple[str, Callable[..., Table], str]] = [  # instrument, frame, wire; benchmarks/instruments.py has SLOW ones too
     ("Keysight E36312A", supply, "memory"),
@@ -160,6 +174,7 @@ PAIRS: list[tuple[str, Callable[..., Table], str]] = [  # instrument, frame, wir
     ("Keysight B2902A", pair, "memory"),
     ("Keysight B2902A", pair, "vxi11"),
     ("Keysight N7776C", laser, "memory"),
+    ("Keysight 8164B", mainframe, "memory"),
     ("Qontrol Q8iv", heaters, "serial"),
     ("Keithley DMM6500", multimeter, "memory"),
     ("Keithley DMM6500, current", ammeter, "memory"),
@@ -172,13 +187,14 @@ SLOW: list[tuple[str, Callable[..., Table], str]] = [
     *[("Keithley 2450", touch, wire) for wire in ("hislip", "vxi11")],
     *[("Keysight B2902A", pair, wire) for wire in ("hislip", "socket")],
     *[("Keysight N7776C", laser, wire) for wire in ("hislip", "socket", "vxi11")],
+    *[("Keysight 8164B", mainframe, wire) for wire in ("hislip", "vxi11")],
     *[("Keithley DMM6500", multimeter, wire) for wire in ("hislip", "socket", "vxi11")],
 ]
 WIDE: list[tuple[Callable[..., Table], dict[str, Any]]] = [
     (supply, {"high_v": 7.0}), (supply, {"low_v": -1.0}), (supply, {"low_v": (0.0, 0.0, math.nan)}), (supply, {"limit_a": 6.0}),
     (supply, {"high_v": (6.0, 26.0, 1.0)}), (meter, {"high_v": 211.0}), (meter, {"range_a": 2.0}), (meter, {"range_a": 0.0}),
     (touch, {"low_v": -211.0}), (pair, {"range_a": 0.2, "high_v": 30.0}), (pair, {"range_a": 4.0}), (heaters, {"high_v": 12.5}),
-    (heaters, {"limit_a": 0.03}), (multimeter, {"range_v": 1001.0}), (ammeter, {"range_a": 4.0}), (power_meter, {"range_w": 0.0}),
+    (heaters, {"limit_a": 0.03}), (mainframe, {"high_w": 7e-3}), (multimeter, {"range_v": 1001.0}), (ammeter, {"range_a": 4.0}), (power_meter, {"range_w": 0.0}),
     (power_meter, {"wavelength_m": 500e-9}),
     (laser, {"high_w": 0.03}),
 ]  # fmt: skip
@@ -415,7 +431,7 @@ def test_another_language_is_told_and_nothing_is_set(make: Callable[..., Table])
     assert box.execute(b"*LANG?") == b"SCPI"  # until it is switched off and on
     box.reboot()
     link = MemoryLink(box)
-    with pytest.raises(WrongInstrument, match=r"TSP.*\*LANG SCPI"):
+    with pytest.raises(WrongInstrument, match=r"(?s)TSP.*\*LANG SCPI"):
         type(make().driver)(link)
     assert link.sent == [b"*IDN?", b"*LANG?"]
 
@@ -433,7 +449,7 @@ def test_a_power_beyond_the_range_and_a_missing_sensor_are_no_readings() -> None
 
 def test_a_heater_that_draws_too_much_goes_off_and_is_told() -> None:
     one = heaters(channels=(2, 3, 5), limit_a=5e-3)
-    one.energise()
+    one.driver.prepare()
     one.driver.levels([1.0, 2.0, 3.0])
     assert [one.box.stands(n) for n in (2, 3, 5)] == pytest.approx([1.0, 2.0, 3.0], abs=1e-3)
     one.driver.panel.settle()
@@ -444,3 +460,15 @@ def test_a_heater_that_draws_too_much_goes_off_and_is_told() -> None:
     assert [finding.kind for finding in one.driver.panel.findings()] == ["power"]
     one.close()
     assert one.is_safe()
+
+
+def test_a_locked_mainframe_and_another_module_are_told() -> None:
+    with pytest.raises(ConfigError, match="locked"):
+        Keysight8164(MemoryLink(Simulated8164(locked=True)))
+    with pytest.raises(WrongInstrument, match="81960A"):
+        Keysight8164(MemoryLink(Simulated8164()), laser="81960A")
+    one = mainframe()
+    one.energise()
+    one.box.press(":LOCK 1,1234")
+    with pytest.raises(SwitchedOff):
+        one.driver.panel.check_output()
