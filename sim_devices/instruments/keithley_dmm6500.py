@@ -59,9 +59,9 @@ class KeithleyDMM6500(MeterBox):
 
         yield from self._language.commands()
         yield from self._buffers.commands()
-        yield Command("SENSe<1>:FUNCtion[:ON]", self._put_function, lambda call: self._settings.text("function"))
+        yield Command("[SENSe<1>]:FUNCtion[:ON]", self._put_function, lambda call: self._settings.text("function"))
         for function, (word, _, ranges) in FUNCTIONS.items():
-            root, key = f"SENSe<1>:{word}" + ("" if function == "RES" else "[:DC]"), f"range {function}"
+            root, key = f"[SENSe<1>]:{word}" + ("" if function == "RES" else "[:DC]"), f"range {function}"
             yield Command(
                 f"{root}:RANGe[:UPPer]",
                 lambda call, k=key, r=ranges: self._put_range(call, k, r),  # type: ignore[misc]
@@ -76,7 +76,7 @@ class KeithleyDMM6500(MeterBox):
             yield setting(f"{root}:RELative", f"relative {function}", of)
             yield setting(f"{root}:RELative:STATe", "relative", of)
             yield setting(f"DISPlay:{word}" + ("" if function == "RES" else "[:DC]") + ":DIGits", "digits", of)
-        yield setting("SENSe<1>:COUNt", "count", of)
+        yield setting("[SENSe<1>]:COUNt", "count", of)
         yield setting("FORMat[:DATA]", "format", of)
         yield setting("ROUTe:SCAN:COUNt:SCAN", "scans", of)
         yield setting("ROUTe:SCAN:INTerval", "interval", of)

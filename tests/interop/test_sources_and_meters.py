@@ -191,7 +191,7 @@ def test_qcodes_contrib_reads_a_thorlabs_pm100d(monkeypatch: pytest.MonkeyPatch)
     module = pytest.importorskip("qcodes_contrib_drivers.drivers.Thorlabs.PM100D")
     monkeypatch.setattr(module, "sleep", lambda seconds: None)  # 5 s at its start
     with served(ThorlabsPM100D(power_w=5e-4)) as resource:
-        meter = module.Thorlab_PM100D("meter", resource, visalib="@py")
+        meter = module.Thorlab_PM100D("power", resource, visalib="@py")
         assert meter.power() == pytest.approx(5e-4)
         meter.power_range(1e-3)
         assert meter.power_range() == pytest.approx(1.3e-3)
