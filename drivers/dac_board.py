@@ -6,8 +6,9 @@
     ROWS <settle, rows>   row after row: hold, wait, read; a batch in one frame, timed by the board
     SAFE, STATUS          disarmed, all channels at the safe code
 
-Source: hil/frame_protocol.py for the frames. drivers/firmware/board.c is the board: C for a microcontroller with a serial line, and
-an AD5380 (40 channels, 14 bits; data sheet rev. C). It has run on a computer (tests/drivers/test_dac_board.py), on no board yet.
+Source: hil/frame_protocol.py for the frames. drivers/firmware/board.c is the board: C for a microcontroller with a serial line,
+and an AD5380 (40 channels, 14 bits; data sheet rev. C). It has run on a computer (tests/drivers/test_dac_board.py), on no board
+yet.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
     :FORMat:ELEMents CURR,STAT    :READ?                      both, or both for each of :TRIGger:COUNt; 8: in compliance
     :SOURce:LIST:VOLTage <V>,...  :SOURce:DELay <s>           100 levels at most; measured at each of them after the delay
 
-Source: Series 2400 SourceMeter User's Manual, 2400S-900-01 Rev. K, chapters 10 (sweeps), 17 and 18 (commands, status word 18-47,
-limits: -210 to 210 V, -1.05 to 1.05 A, 18-78 and 18-91). PyMeasure's Keithley2400 works the simulated box with the words for
-source, compliance and range (tests/interop). From the manual only: the list, the status word, and that 9.91E37 is answered
+Source: Series 2400 SourceMeter User's Manual, 2400S-900-01 Rev. K, chapters 10 (sweeps), 17 and 18 (commands, status word
+18-47, limits: -210 to 210 V, -1.05 to 1.05 A, 18-78 and 18-91). PyMeasure's Keithley2400 works the simulated box with the words
+for source, compliance and range (tests/interop). From the manual only: the list, the status word, and that 9.91E37 is answered
 where a current is beyond its range.
 """
 

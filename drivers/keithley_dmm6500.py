@@ -5,9 +5,9 @@
     :SENSe:FUNCtion "CURR:DC"         :SENSe:CURRent:RANGe <A>      :READ?
 
 Source: Model DMM6500 Reference Manual, DMM6500-901-01, sections "SCPI command reference" (:READ?, :SENSe) and "Determining the
-command set you will use"; data sheet (ranges 100 mV to 1000 V, 10 uA to 3 A at the front terminals; 0.0005 to 12 periods of 50 Hz). The
-drivers of PyMeasure and QCoDeS work the simulated box (tests/interop). From the manual only: 9.9E37 where a reading is beyond
-its range. Not used: scans, digitizing, filters, the other functions.
+command set you will use"; data sheet (ranges 100 mV to 1000 V, 10 uA to 3 A at the front terminals; 0.0005 to 12 periods of 50
+Hz). The drivers of PyMeasure and QCoDeS work the simulated box (tests/interop). From the manual only: 9.9E37 where a reading is
+beyond its range. Not used: scans, digitizing, filters, the other functions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The language that a Keithley with a touch screen is set to: SCPI, or one in which it does not know our words.
 
-Source: Model 2450 Interactive SourceMeter Instrument Reference Manual, 2450-901-01 Rev. B, "Determining the command set you will
-use" (*LANG?, *LANG SCPI, then power); the same in the DMM6500 Reference Manual, DMM6500-901-01.
+Source: Model 2450 Interactive SourceMeter Instrument Reference Manual, 2450-901-01 Rev. B, "Determining the command set you
+will use" (*LANG?, *LANG SCPI, then power); the same in the DMM6500 Reference Manual, DMM6500-901-01.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@
     :SOURce<n>:POWer? MAX                   what the module gives at this wavelength
     :SOURce<n>:POWer:STATe 0|1              the light; *RST switches it off
 
-Source: Agilent 8163A/B, 8164A/B, 8166A/B Programming Guide, 08164-90B64, fifth edition, chapter 4 (:LOCK, :SLOT, :SOURce); module
-data sheets (wavelengths and peak power of LASERS). The words of :SOURce0 are those of PyMeasure's KeysightN7776C, which works
-the simulated box (tests/interop). From the manual only: slots, the lock, MIN and MAX. Not used: sweeps, logging, power meters
-in other slots, modulation.
+Source: Agilent 8163A/B, 8164A/B, 8166A/B Programming Guide, 08164-90B64, fifth edition, chapter 4 (:LOCK, :SLOT, :SOURce);
+module data sheets (wavelengths and peak power of LASERS). The words of :SOURce0 are those of PyMeasure's KeysightN7776C, which
+works the simulated box (tests/interop). From the manual only: slots, the lock, MIN and MAX. Not used: sweeps, logging, power
+meters in other slots, modulation.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Keysight8164(ScpiSource):
         found = "nothing" if self._scpi.ask_bool(f"{slot}:EMPT?") else self._scpi.ask(f"{slot}:IDN?")
         if self._module not in found:
             raise WrongInstrument(
-                "another module is in the slot", where=f"{self._called} slot {self._slot}", got=found[:80], allowed=self._module,
-                outputs="unchanged; nothing was set", todo="correct slot or laser in the bench file",
+                "another module is in the slot", where=f"{self._called} slot {self._slot}", got=found[:80],
+                allowed=self._module, outputs="unchanged; nothing was set", todo="correct slot or laser in the bench file",
             )  # fmt: skip
         if self._scpi.ask_bool(":LOCK?"):
             raise ConfigError(

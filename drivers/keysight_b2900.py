@@ -6,10 +6,10 @@
     :SOURce<n>:LIST:VOLTage <V>,...    :TRIGger<n>:COUNt <k>    :INITiate (@1,2)    then :FETCh:ARRay? (@<n>)
     :OUTPut<n> 0|1                     :TRIGger<n>:ACQuire:DELay <s>    between a level and its measurement
 
-Source: Keysight B2900 SCPI Command Reference, edition 2, 1-14 (bits of the status), 2-36 (output ranges: 210 V, 3.03 A, and up to
-6 V, 21 V, 210 V at up to 3.03 A, 1.515 A, 0.105 A), chapter 4 (subsystems FETCh, FORMat, INITiate, MEASure, OUTPut, SENSe, SOURce,
-TRIGger). QCoDeS' KeysightB2962A, a source of the same family and words, works the simulated box (tests/interop). From the manual
-only: lists, status, and 9.91E37 for no number. Not used: pulses, limit tests, both channels in one question.
+Source: Keysight B2900 SCPI Command Reference, edition 2, 1-14 (bits of the status), 2-36 (output ranges: 210 V, 3.03 A, and up
+to 6 V, 21 V, 210 V at up to 3.03 A, 1.515 A, 0.105 A), chapter 4 (subsystems FETCh, FORMat, INITiate, MEASure, OUTPut, SENSe,
+SOURce, TRIGger). QCoDeS' KeysightB2962A, a source of the same family and words, works the simulated box (tests/interop). From
+the manual only: lists, status, and 9.91E37 for no number. Not used: pulses, limit tests, both channels in one question.
 """
 
 from __future__ import annotations

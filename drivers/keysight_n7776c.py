@@ -3,8 +3,9 @@
     :SOURce0:POWer:UNIT 1            watts          :SOURce0:POWer <W>        :SOURce0:WAVelength <m>
     :SOURce0:POWer:STATe 0|1         the light; *RST switches it off
 
-Source: Keysight N777-C Series Tunable Laser Sources, Programming Guide, SOURce subsystem. PyMeasure's KeysightN7776C works the simulated box with them (tests/interop). From the manual and data sheet
-only: 1490 to 1640 nm, and 20 mW (13 dBm) at most. Not used: sweeps, logging, modulation, the lock with its password.
+Source: Keysight N777-C Series Tunable Laser Sources, Programming Guide, SOURce subsystem. PyMeasure's KeysightN7776C works the
+simulated box with them (tests/interop). From the manual and data sheet only: 1490 to 1640 nm, and 20 mW (13 dBm) at most. Not
+used: sweeps, logging, modulation, the lock with its password.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@
 A line that begins with E is never an answer; it is kept until errors() and *ESR? are asked for. There is no relay: off is 0 V.
 SCPI's words that the rest of this project asks for are answered here: *RST sets all channels to 0 V, *ESR? tells of E90.
 
-Source: Qontrol's own client, qontrol 1.1.20 on the package index (words, errors, regular expressions of the answers, 115200 baud,
-12 V and 24 mA of a Q8iv); it works the simulated box (tests/interop). From elsewhere: nothing. Not used: frames of 7 bytes.
+Source: Qontrol's own client, qontrol 1.1.20 on the package index (words, errors, regular expressions of the answers, 115200
+baud, 12 V and 24 mA of a Q8iv); it works the simulated box (tests/interop). From elsewhere: nothing. Not used: frames of 7
+bytes.
 """
 
 from __future__ import annotations
@@ -200,7 +201,8 @@ class Qontrol(ScpiSource):
         if max(self.channels) >= there:
             raise ConfigError(
                 "the chain has no such channel", where=self._called, got=f"channel {max(self.channels)}",
-                allowed=f"0 to {there - 1}", outputs="unchanged; nothing was sent", todo="correct channels, or look at its cables",
+                allowed=f"0 to {there - 1}", outputs="unchanged; nothing was sent",
+                todo="correct channels, or look at its cables",
             )  # fmt: skip
 
 

@@ -5,12 +5,12 @@
     SENSe:POWer:UNIT W                 SENSe:POWer:RANGe <W>    SENSe:POWer:RANGe:AUTO 0    SENSe:AVERage:COUNt <n>, 0.3 ms each
     CONFigure:POWer    READ?           W
 
-The instrument clamps what is out of its range, so what is set is read back. Its messages end by END of USB; two questions without
-reading give a mix of two answers (PM100USB manual, p. 20), which this conversation never does.
+The instrument clamps what is out of its range, so what is set is read back. Its messages end by END of USB; two questions
+without reading give a mix of two answers (PM100USB manual, p. 20), which this conversation never does.
 
-Source: Thorlabs PM100D Operation Manual, 17654-D02, pp. 49 to 51 (commands, flags of the sensor); PM400 manual p. 42. The package
-ThorlabsPM100, PyMeasure's ThorlabsPM100USB and QCoDeS' PM100D work the simulated box (tests/interop). From the manual only: that
-a power beyond the range is answered 9.9E37. Not used: energy, current and voltage of the sensor, zeroing.
+Source: Thorlabs PM100D Operation Manual, 17654-D02, pp. 49 to 51 (commands, flags of the sensor); PM400 manual p. 42. The
+package ThorlabsPM100, PyMeasure's ThorlabsPM100USB and QCoDeS' PM100D work the simulated box (tests/interop). From the manual
+only: that a power beyond the range is answered 9.9E37. Not used: energy, current and voltage of the sensor, zeroing.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ A board of converters knows HELLO, ARM, SAFE, STATUS too (limit: its largest out
     12 ROWS    settle_us u32  averages u16  rows u16              sums u32 x rows x readings, of so many codes
                codes u16 x rows x channels
 
-ROWS holds each row in turn, waits settle_us, and reads every input `averages` times; the last row stays. A code is a share of the
-range: volts = low + code / (2^bits - 1) (high - low). Disarmed, all channels hold the code `safe`, and LEVELS
-with codes and ROWS are refused.
+ROWS holds each row in turn, waits settle_us, and reads every input `averages` times; the last row stays. A code is a share of
+the range: volts = low + code / (2^bits - 1) (high - low). Disarmed, all channels hold the code `safe`, and LEVELS with codes
+and ROWS are refused.
 
 reset: 0 soft, 1 hard. numbers: 0 fixed point, int16 currents of full_scale/32767 a step and float16 membranes; 1 float32 both.
 Spikes of couples: the bits of the positive spikes, padded to a byte, then those of the negative ones. largest: bytes that the

@@ -2,7 +2,7 @@
  *
  *   cc -std=c11 -o board board.c host.c        ./board SERIAL BOOT < line > line
  *
- * SIGUSR1 presses the key SAFE. The codes of the converter go to stderr whenever the board was disarmed, a line of JSON. */
+ * SIGUSR1 presses the key SAFE. A line of JSON on stderr tells when the codes of the converter became safe, and when others. */
 #define _POSIX_C_SOURCE 200809L
 #include "hal.h"
 
@@ -68,13 +68,13 @@ int hal_safe_key(void)
 
 static void tell(void)
 {
-    static uint32_t before = 1;
-    uint32_t sum = 0;
+    static int before = -1;
+    int safe = 1;
     for (int channel = 0; channel < CHANNELS; channel++)
-        sum += converter[channel];
-    if (!sum && before)
-        fprintf(stderr, "{\"at_ms\": %u, \"sum\": 0}\n", hal_millis());
-    before = sum;
+        safe = safe && !converter[channel];
+    if (safe != before)
+        fprintf(stderr, "{\"codes\": \"%s\"}\n", safe ? "safe" : "others");
+    before = safe;
 }
 
 int main(int argc, char **argv)

@@ -21,8 +21,8 @@ from rich.console import Console
 
 from calibration.certificate import Instrument
 from drivers.links.link import Link
-from drivers.links.transcript import Transcribed, WireLog
 from drivers.links.opened import opened
+from drivers.links.transcript import Transcribed, WireLog
 from drivers.links.visa_link import VisaLink
 from drivers.read_back import Care
 from drivers.safe import SafeState, Switchable, in_order

@@ -4,7 +4,7 @@ A description holds JSON values only, so that it can be sent to another process:
 
     {"boxes": [{"name": "awg", "use": "module:Class", "settings": {...}}, ...],
      "wires": [{"awg": "awg", "scope": "scope", "node": {"use": "module:Class", "settings": {...}}, "delay_s": 12.4e-9, ...}],
-     "grids": [{"sources": [["bias", 1], ...], "meters": [["meter1", 1], ...], "node": {...}, "per_volt": 1.0, "a_per_unit": 1.0}],
+     "grids": [{"sources": [["bias", 1], ...], "meters": [["meter1", 1], ...], "node": {...}, "per_volt": 1.0, ...}],
      "scenes": [{"display": "slm", "camera": "camera", "node": {...}}],
      "feeds": [{"box": "laser", "path": "node.laser_w", "scale": 1.0}],
      "transport": "hislip", "seed": 7, "faults": [{"box": "scope", "kind": "truncate", "rate": 0.001}, ...], ...}
@@ -28,11 +28,10 @@ from sim_devices.bench.outputs import Feed, Outputs
 from sim_devices.instruments.box import Box
 from sim_devices.instruments.faults import FaultSchedule, Place
 from sim_devices.instruments.probe import Probe
-from sim_devices.instruments.source_box import SourceBox
 from sim_devices.switch_log import SwitchLog
 
 Transport = Literal["hislip", "socket", "vxi11", "both", "all", "serial"]
-"""both: HiSLIP and raw sockets. all: also VXI-11. A box that speaks bytes by itself (`feed`) has a serial line with any of them."""
+"""both: HiSLIP and raw sockets. all: also VXI-11. A box that speaks bytes by itself (`feed`) has a serial line in any case."""
 B = TypeVar("B")
 
 
@@ -340,12 +339,12 @@ def _wired(bench: VirtualBench, boxes: Mapping[str, object], faults: FaultSchedu
 
 
 def _gridded(bench: VirtualBench, boxes: Mapping[str, object], log: SwitchLog) -> Adjustable:
-    from sim_devices.bench.grid import Grid  # here, for torch
+    from sim_devices.bench.grid import Grid, Standing  # here, for torch
     from sim_devices.twin import Twin
 
     (grid,) = bench.grids
     sources, programs = (
-        [(_box(boxes, name, SourceBox), channel) for name, channel in some] for some in (grid.sources, grid.programs)
+        [(_box(boxes, name, Standing), channel) for name, channel in some] for some in (grid.sources, grid.programs)
     )
     meters = [(_box(boxes, name, Probe), channel) for name, channel in grid.meters]
     node = cast(Twin, made(grid.node, "node"))

@@ -11,17 +11,30 @@ A meter that is read alone drives the node once: meters that are read one after 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from hil.errors import ConfigError
 from sim_devices.bench.answering import Answering
 from sim_devices.instruments.probe import Probe
-from sim_devices.instruments.source_box import SourceBox
 from sim_devices.switch_log import SwitchLog
 from sim_devices.twin import Twin
+
+
+@runtime_checkable
+class Standing(Protocol):
+    """A box with levels at its channels."""
+
+    @property
+    def lock(self) -> threading.Condition:
+        """The lock of the bench."""
+
+    def stands(self, channel: int) -> float:
+        """Return the level at a channel, in V, 0 while it is off."""
 
 
 class Grid(Answering):
@@ -40,21 +53,21 @@ class Grid(Answering):
 
     def __init__(
         self,
-        sources: Sequence[tuple[SourceBox, int]],
+        sources: Sequence[tuple[Standing, int]],
         meters: Sequence[tuple[Probe, int]],
         node: Twin,
         per_volt: float = 1.0,
         a_per_unit: float = 1.0,
         *,
-        programs: Sequence[tuple[SourceBox, int]] = (),
+        programs: Sequence[tuple[Standing, int]] = (),
         seed: int = 0,
         log: SwitchLog | None = None,
     ) -> None:
         found, spec = (len(sources), len(meters)), node.spec
-        if found != (spec.inputs.size, spec.outputs.size):
+        if found != (spec.inputs.size or 1, spec.outputs.size or 1):  # a node of any width stands for one channel
             raise ConfigError(
                 "the node has another number of inputs or outputs", where="wiring",
-                got=f"{found[0]} sources, {found[1]} meters", allowed=f"{spec.inputs.size}, {spec.outputs.size}",
+                got=f"{found[0]} sources, {found[1]} meters", allowed=f"{spec.inputs.size or 1}, {spec.outputs.size or 1}",
             )  # fmt: skip
         parameters = 0 if spec.params is None else spec.params.size
         if programs and len(programs) != parameters:

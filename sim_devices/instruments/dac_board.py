@@ -1,10 +1,10 @@
 """A microcontroller board with a 40-channel converter of 14 bits, as an AD5380, and eight inputs of 16 bits: bytes in and out.
 
-The format of the line is in hil/frame_protocol.py; the same board in C is drivers/firmware/board.c. It powers up disarmed, with all
-channels at the code `safe`, and goes there when its watchdog trips.
+The format of the line is in hil/frame_protocol.py; the same board in C is drivers/firmware/board.c. It powers up disarmed, with
+all channels at the code `safe`, and goes there when its watchdog trips.
 
-What is connected to an input is channel 1, 2, … of its own, unless a plant says otherwise. Numbers of the converter: AD5380 data
-sheet, rev. C (14 bits, 0 to twice a reference of 2.5 V).
+What is connected to an input is channel 1, 2, … of its own, unless a plant says otherwise. Numbers of the converter: AD5380
+data sheet, rev. C (14 bits, 0 to twice a reference of 2.5 V).
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ class DacBoard(Probe, FramedBoard):
             {Kind.DESCRIBE: self._describe, Kind.LEVELS: self._levels, Kind.ROWS: self._rows}, frozenset({Kind.ROWS}), lock,
         )  # fmt: skip
         self.reboot()
+
+    @property
+    def lock(self) -> threading.Condition:
+        """The lock of the bench."""
+        return self._lock
 
     def stands(self, channel: int) -> float:
         """Return the V at a channel, from 1."""

@@ -3,8 +3,8 @@
     :SOURce:VOLTage 1.5    :OUTPut 1    :READ?  ->  a line of :FORMat:ELEMents for each of :TRIGger:COUNt
 
 Source: Series 2400 SourceMeter User's Manual, 2400S-900-01 Rev. K, chapters 10, 17, 18; 18-47 for the status word, of which the
-bits for the compliance (8) and beyond the range (1) are simulated. Not simulated: resistance, the buffer, math, limit tests, the
-trigger model beside the count, filters (taken and forgotten), guard and remote sense.
+bits for the compliance (8) and beyond the range (1) are simulated. Not simulated: resistance, the buffer, math, limit tests,
+the trigger model beside the count, filters (taken and forgotten), guard and remote sense.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
 
 A current beyond a range that was chosen reads 9.900000E+37. In another language than SCPI it knows *LANG, *IDN?, *RST, *CLS.
 
-Source: Model 2450 Reference Manual, 2450-901-01 Rev. B, section 6 (SCPI commands), 8-29 (state of the source), 2-127 ff. (limits).
-Not simulated: four wires, filters and relative values (taken and forgotten), digital lines, the trigger model beside sweeps,
-settings that the instrument adjusts to each other.
+Source: Model 2450 Reference Manual, 2450-901-01 Rev. B, section 6 (SCPI commands), 8-29 (state of the source), 2-127 ff.
+(limits). Not simulated: four wires, filters and relative values (taken and forgotten), digital lines, the trigger model beside
+sweeps, settings that the instrument adjusts to each other.
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ class Keithley2450(SourceMeterBox):
         yield from self._shared("<1>", "SOURce<1>", "[SENSe<1>]")
         yield from self._buffers.commands()
         yield from self._language.commands()
-        for word, level, limit, compliance in (
-            ("VOLTage", "volts", "ILIMit", "compliance_a"), ("CURRent", "amps", "VLIMit", "compliance_v"),
-        ):  # fmt: skip
+        for word, limit, compliance in (("VOLTage", "ILIMit", "compliance_a"), ("CURRent", "VLIMit", "compliance_v")):
             yield setting(f"SOURce<1>:{word}:{limit}[:LEVel]", compliance, self._of)
             yield Command(f"SOURce<1>:{word}:{limit}[:LEVel]:TRIPped", get=lambda call: self._tripped())
             yield setting(f"SOURce<1>:{word}:DELay", "delay", self._of)

@@ -2,8 +2,8 @@
 
     :SENSe:FUNCtion "VOLT:DC"    :SENSe:VOLTage:RANGe 9    :READ?  ->  1.500000E+00        the range is then 10 V
 
-A value beyond 120 % of a range that was chosen reads 9.900000E+37; ranges are the ones that the instrument has. In another language
-than SCPI it knows *LANG, *IDN?, *RST, *CLS.
+A value beyond 120 % of a range that was chosen reads 9.900000E+37; ranges are the ones that the instrument has. In another
+language than SCPI it knows *LANG, *IDN?, *RST, *CLS.
 
 Source: Model DMM6500 Reference Manual, DMM6500-901-01, "SCPI command reference"; data sheet (ranges, 20 % above them). Not
 simulated: AC, frequency, temperature, scans, digitizing; filters, relative values and displays are taken and forgotten.
@@ -25,7 +25,8 @@ from sim_devices.instruments.settings import Settings, setting
 
 STYLE = ".6E"
 ABOVE = 1.2
-FUNCTIONS = {"VOLT:DC": ("VOLTage", "V", (0.1, 1, 10, 100, 1000)), "CURR:DC": ("CURRent", "A", (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 3)),
+FUNCTIONS = {"VOLT:DC": ("VOLTage", "V", (0.1, 1, 10, 100, 1000)),
+             "CURR:DC": ("CURRent", "A", (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 3)),
              "RES": ("RESistance", "Ohm", (10, 100, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8))}  # fmt: skip
 SPELLED = {"VOLT": "VOLT:DC", "CURR": "CURR:DC", "VOLTAGE:DC": "VOLT:DC", "CURRENT:DC": "CURR:DC", "VOLTAGE": "VOLT:DC",
            "CURRENT": "CURR:DC", "RESISTANCE": "RES"}  # fmt: skip

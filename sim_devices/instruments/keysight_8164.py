@@ -4,8 +4,8 @@
 
 The lock is on at power-on if a password was set so (`locked`). With it on, the light goes off and stays off.
 
-Source: Agilent 8163A/B, 8164A/B, 8166A/B Programming Guide, 08164-90B64, fifth edition, chapter 4. Not simulated: sweeps, logging,
-modulation, modules in other slots, the power that a wavelength costs.
+Source: Agilent 8163A/B, 8164A/B, 8166A/B Programming Guide, 08164-90B64, fifth edition, chapter 4. Not simulated: sweeps,
+logging, modulation, modules in other slots, the power that a wavelength costs.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 Status: 2 held back at the compliance, 8192 beyond the range, whose current is +9.910000E+37.
 
-Source: Keysight B2900 SCPI Command Reference, edition 2, 1-14 and chapter 4. Not simulated: pulses, limit tests, traces, math, the
-arm layer, output filters, ranges by the sum of both channels; the trigger model is a count, and :INITiate measures at once.
+Source: Keysight B2900 SCPI Command Reference, edition 2, 1-14 and chapter 4. Not simulated: pulses, limit tests, traces, math,
+the arm layer, output filters, ranges by the sum of both channels; the trigger model is a count, and :INITiate measures at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A simulated box that measures: each of its inputs is connected to something that answers, given the volts that the box holds."""
+"""A simulated box that measures: each of its inputs is connected to something that answers, given the V that the box holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Answers = Callable[[float], float]
 
 
 class Probe:
-    """A box with inputs 1, 2, …
+    """A box with numbered inputs.
 
     Args:
         inputs: what each is connected to at first.

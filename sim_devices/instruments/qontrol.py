@@ -1,7 +1,7 @@
 """Simulated Qontrol Q8iv heater driver, one module or a daisy chain of them, on a serial line: bytes in, bytes out.
 
     line      V3=4.5 -> OK     V3? -> +4.4999 V     VALL? -> a line for each channel     VVEC0=1,2,3 -> OK     id? -> Q8iv-0001
-    frame     7 bytes, the first with bit 7 set:    header, command, address (3), value (2)                answers as those of lines
+    frame     7 bytes, the first with bit 7 set:    header, command, address (3), value (2)        answers as those of lines
               header: 1, broadcast, all channels, address mode, read, act, data extension, parity of all of them
     unasked   E02:03     more than IMAX flows on channel 3, which goes to 0 V       E01: above VMAX       E90: power came on
 
@@ -10,8 +10,8 @@
 Settings, VMAX and IMAX too, are lost at power-on. Between two exchanges nothing is said unasked: it waits for the next one, so
 that a client reads it before its answer.
 
-Source: qontrol 1.1.20, Qontrol's own client (words, frames, errors, answers). Not simulated: the noise of its converters, PWM, noise
-shaping, trimming, the log; the limits VMAX, IMAX have the ranges of V and I.
+Source: qontrol 1.1.20, Qontrol's own client (words, frames, errors, answers). Not simulated: the noise of its converters, PWM,
+noise shaping, trimming, the log; the limits VMAX, IMAX have the ranges of V and I.
 """
 
 from __future__ import annotations

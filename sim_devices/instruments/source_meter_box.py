@@ -128,7 +128,8 @@ def meter_parameters(volts: float, amps: float, nplc: tuple[float, float, float]
     """The settings of a channel, with the defaults of ``*RST``.
 
     Args:
-        volts, amps: highest, either sign.
+        volts: highest, either sign.
+        amps: highest, either sign.
         nplc: least, largest, default.
         more: of the model.
     """

@@ -2,8 +2,8 @@
 
     SENSe:CORRection:WAVelength 1550    SENSe:POWer:RANGe 1e-3    READ?  ->  5.00000000E-04        ranges: 1.3 uW to 130 mW
 
-What is out of its range is clamped, and nothing is said. A power beyond a range that was chosen reads 9.90000000E+37. The same light
-reads differently at another wavelength: the responsivity of the sensor is taken as growing with it.
+What is out of its range is clamped, and nothing is said. A power beyond a range that was chosen reads 9.90000000E+37. The same
+light reads differently at another wavelength: the responsivity of the sensor is taken as growing with it.
 
 Source: Thorlabs PM100D Operation Manual, 17654-D02, pp. 49 to 51; PM100USB manual p. 20; sensor S144C (800 to 1700 nm). Not
 simulated: energy and thermal sensors, the zero's own time, beams, adapters.

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from wired import Counting
 
 from drivers.auxiliaries import Auxiliaries, Auxiliary, Holdable
 from drivers.keithley_2400 import Keithley2400
@@ -25,8 +26,6 @@ from drivers.scpi import Scpi
 from drivers.scpi_talk import ScpiTalk
 from drivers.thorlabs_pm100d import ThorlabsPM100D
 from drivers.vector.roles import Meter, Sweeper
-from wired import Counting
-
 from hil.conformance import Knob, check_instrument
 from hil.errors import (
     Changed,
@@ -84,7 +83,7 @@ class Table:
         self.driver.output(True)
         if not self.is_safe():
             return True
-        self.driver.levels([high for high in each(self.driver.drive.high, self.driver.drive.size)])  # it has no relay
+        self.driver.levels(list(each(self.driver.drive.high, self.driver.drive.size)))  # it has no relay
         return not self.is_safe()
 
     def safe(self) -> None:
@@ -194,7 +193,8 @@ WIDE: list[tuple[Callable[..., Table], dict[str, Any]]] = [
     (supply, {"high_v": 7.0}), (supply, {"low_v": -1.0}), (supply, {"low_v": (0.0, 0.0, math.nan)}), (supply, {"limit_a": 6.0}),
     (supply, {"high_v": (6.0, 26.0, 1.0)}), (meter, {"high_v": 211.0}), (meter, {"range_a": 2.0}), (meter, {"range_a": 0.0}),
     (touch, {"low_v": -211.0}), (pair, {"range_a": 0.2, "high_v": 30.0}), (pair, {"range_a": 4.0}), (heaters, {"high_v": 12.5}),
-    (heaters, {"limit_a": 0.03}), (mainframe, {"high_w": 7e-3}), (multimeter, {"range_v": 1001.0}), (ammeter, {"range_a": 4.0}), (power_meter, {"range_w": 0.0}),
+    (heaters, {"limit_a": 0.03}), (mainframe, {"high_w": 7e-3}), (multimeter, {"range_v": 1001.0}), (ammeter, {"range_a": 4.0}),
+    (power_meter, {"range_w": 0.0}),
     (power_meter, {"wavelength_m": 500e-9}),
     (laser, {"high_w": 0.03}),
 ]  # fmt: skip
