@@ -97,6 +97,7 @@ DRIVERS = {  # in a file by their paths; the values are where each is found
         "drivers.keysight_8164:Keysight8164",
         "drivers.qontrol:Qontrol",
         "drivers.thorlabs_pm100d:ThorlabsPM100D",
+        "drivers.dac_board:DacBoard",
         "drivers.spiking.device:SpikingBoard",
     )
 }
@@ -119,6 +120,7 @@ SIMULATED = {
         "sim_devices.instruments.keysight_8164:Keysight8164",
         "sim_devices.instruments.qontrol:Qontrol",
         "sim_devices.instruments.thorlabs_pm100d:ThorlabsPM100D",
+        "sim_devices.instruments.dac_board:DacBoard",
     )
 }
 STRATEGIES = {
