@@ -211,8 +211,8 @@ def test_another_board_is_refused() -> None:
 
 
 def test_damage_on_the_line_is_asked_for_again(far: Any) -> None:
-    driver = DacBoard(far.port)
-    link = driver._session._link
+    link = SerialLink(far.port, timeout_s=0.2)
+    driver = DacBoard(link=link)
     write, damaged = link.write, []
 
     def hurt(*parts: bytes | memoryview) -> None:

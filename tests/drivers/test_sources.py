@@ -19,9 +19,10 @@ from drivers.keysight_b2900 import KeysightB2900
 from drivers.keysight_e36300 import KeysightE36312A
 from drivers.keysight_n7776c import KeysightN7776C
 from drivers.links.memory import MemoryLink
+from drivers.links.opened import opened
 from drivers.qontrol import Qontrol
 from drivers.read_back import Care, Panelled, PanelWatch
-from drivers.safe import SafeState, Switchable, carry_out
+from drivers.safe import SafeState, Switchable, carry_out, conversation
 from drivers.scpi import Scpi
 from drivers.scpi_talk import ScpiTalk
 from drivers.thorlabs_pm100d import ThorlabsPM100D
@@ -38,6 +39,8 @@ from hil.errors import (
     WrongInstrument,
 )
 from hil.port import each
+from sim_devices.bench.description import VirtualBench, VirtualBox
+from sim_devices.bench.served import build
 from sim_devices.instruments.keithley_2400 import Keithley2400 as SimulatedMeter
 from sim_devices.instruments.keithley_2450 import Keithley2450 as Simulated2450
 from sim_devices.instruments.keithley_dmm6500 import KeithleyDMM6500 as SimulatedDMM6500
@@ -472,3 +475,20 @@ def test_a_locked_mainframe_and_another_module_are_told() -> None:
     one.box.press(":LOCK 1,1234")
     with pytest.raises(SwitchedOff):
         one.driver.panel.check_output()
+
+
+def test_a_bench_on_serial_lines_is_made_safe_over_lines_of_its_own() -> None:
+    parts = (("heaters", "qontrol:Qontrol"), ("smu", "keithley_2400:Keithley2400"))
+    boxes = tuple(VirtualBox(name, f"sim_devices.instruments.{use}") for name, use in parts)
+    with build(VirtualBench(boxes, transport="serial")) as bench:
+        for name, driver in (("heaters", Qontrol), ("smu", Keithley2400)):
+            one = driver(opened(bench.resources[name], baud=115200))
+            one.prepare()
+            one.output(True)
+            one.levels([1.0] * one.drive.size)
+            state = SafeState.from_json(one.safe_state().to_json())
+            assert not state.shared
+            one._scpi.close()  # its program is dead, and the port is free
+            with conversation(state)(state) as talk:
+                carry_out(state, talk)
+            assert bench.boxes[name].outputs()["1"]["on"] is False  # type: ignore[index]
