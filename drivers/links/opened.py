@@ -31,8 +31,10 @@ def opened(
     link: SerialLink | VisaLink
     if is_serial(address):
         link = SerialLink(address, baud=baud or BAUD, terminator=b"\n", beat=beat)
+    elif open_timeout_s is None:
+        link = VisaLink(address, beat=beat)
     else:
-        link = VisaLink(address, beat=beat, **({} if open_timeout_s is None else {"open_timeout_s": open_timeout_s}))
+        link = VisaLink(address, beat=beat, open_timeout_s=open_timeout_s)
     if timeout_s is not None:
         link.timeout_s = timeout_s
     return link

@@ -137,7 +137,7 @@ class Keithley2450(SourceMeterBox):
         count = int(number(points, ""))
         if not 2 <= count <= MOST_POINTS:
             raise ScpiError(-222, f"{count} points")
-        self._sweep = np.linspace(*ends, count).tolist()
+        self._sweep = np.linspace(ends[0], ends[1], count).tolist()
 
     def _run(self, call: Call) -> None:
         call.none()

@@ -43,7 +43,7 @@ class KeysightB2900(SourceMeterBox):
         self, serial: str = "SIM-B2902A-0001", *, model: str = "B2902A", load_ohm: float = 1e3,
         lock: threading.Condition | None = None,
     ) -> None:  # fmt: skip
-        self._elements = ORDER
+        self._elements: tuple[str, ...] = ORDER
         self._lists: dict[int, list[float]] = {}
         self._found: dict[int, list[Measured]] = {}
         identity = ("Keysight Technologies", model, serial, "3.4.2011.5100")

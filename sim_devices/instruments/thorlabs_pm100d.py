@@ -67,7 +67,7 @@ class ThorlabsPM100D(MeterBox):
         yield setting(f"{power}:REFerence:STATe", "relative", of)
         yield Command("[SENSe]:CURRent[:DC]:RANGe[:UPPer]", get=lambda call: format(RANGES_W[-1], STYLE))
         yield Command("CONFigure[:SCALar][:POWer]", lambda call: call.none(), lambda call: "POW")
-        yield Command("INITiate[:IMMediate]", lambda call: self._measure())
+        yield Command("INITiate[:IMMediate]", lambda call: self._take())
         yield Command("ABORt", lambda call: call.none())
         yield Command("FETCh", get=lambda call: self._last or self._measure())
         yield Command("READ", get=lambda call: self._measure())
