@@ -112,7 +112,7 @@ class DacBoard:
         self._at = np.array([each(limit, self.drive.size) for limit in (self.drive.low, self.drive.high)])
 
     def _volts(self, code: int, low_v: float, high_v: float) -> float:
-        return min(max(self._low + code * self._step, low_v), high_v)
+        return float(min(max(self._low + code * self._step, low_v), high_v))
 
     def _ask(self, kind: Kind, layout: object, *payload: bytes) -> tuple:  # type: ignore[type-arg]
         return wire.fields(layout, self._session.ask(kind, *payload), self._session.where)  # type: ignore[arg-type]
