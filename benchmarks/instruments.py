@@ -1,7 +1,7 @@
 """Digits trained through every pair of a generator and an oscilloscope: do all dialects carry a network to its floor?
 
     python benchmarks/instruments.py [--epochs 8] [--only SUBSTRING]
-    python benchmarks/instruments.py --wires [--only SUBSTRING]      the contract of drivers, over the wires that the suite leaves out
+    python benchmarks/instruments.py --wires [--only SUBSTRING]      the contract of drivers, over every wire
 
 aDFA, 64-100-100-10, each hidden activation through the pair and the simulated modulator between them, messages in this process.
 The floor is 90 % of the validation split: the test split is not read.
