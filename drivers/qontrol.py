@@ -179,7 +179,7 @@ class Qontrol(ScpiSource):
         OutOfRange, ConfigError: limits wider than the instrument's, or no such channel. WrongInstrument.
     """
 
-    talks, baud = Chain, BAUD  # what a bench opens it with
+    speaks, baud = Chain, BAUD  # what a bench opens it with
 
     def __init__(
         self,

@@ -17,11 +17,12 @@ from drivers.links.opened import opened
 from drivers.links.visa_link import library
 from drivers.safe import SafeState, Talk
 from drivers.scpi import Scpi
-from drivers.scpi_apart import Fields, OneByOne
+from drivers.scpi_apart import Crlf, Fields, OneByOne
 
 OVER_VISA = "drivers.scpi_talk:over_visa"
 ONE_BY_ONE = "drivers.scpi_talk:one_by_one"
 FIELDS = "drivers.scpi_talk:fields"
+CRLF = "drivers.scpi_talk:crlf"
 OPEN_S = 2.0
 ANSWER_S = 2.0
 CODECS = ("ascii", "latin-1", "utf-8", "idna")  # Python loads them when they are first asked for
@@ -64,9 +65,16 @@ def fields(state: SafeState) -> Iterator[Talk]:
 
 
 @contextmanager
+def crlf(state: SafeState) -> Iterator[Talk]:
+    """Open a session with an instrument that ends messages with carriage return and newline. Raises: as over_visa."""
+    with _opened(state, Crlf) as talk:
+        yield talk
+
+
+@contextmanager
 def _opened(state: SafeState, kind: type[Scpi]) -> Iterator[Talk]:
     baud = int(state.how) if state.how.isdecimal() else None
-    link = opened(state.resource, baud=baud, timeout_s=ANSWER_S, open_timeout_s=OPEN_S)
+    link = opened(state.resource, baud=baud, timeout_s=ANSWER_S, open_timeout_s=OPEN_S, terminator=kind.terminator)
     try:
         scpi = kind(link, expect=state.expect)
         scpi.identify()

@@ -14,7 +14,7 @@ BAUD = 9600
 
 def opened(
     address: str, *, beat: Callable[[], None] | None = None, baud: int | None = None, timeout_s: float | None = None,
-    open_timeout_s: float | None = None,
+    open_timeout_s: float | None = None, terminator: bytes = b"\n",
 ) -> SerialLink | VisaLink:  # fmt: skip
     """Open the wire.
 
@@ -24,17 +24,18 @@ def opened(
         baud: bits per second of a serial port; None: BAUD.
         timeout_s: longest silence; None: what the link has.
         open_timeout_s: longest wait for a connection; None: what the link has.
+        terminator: at the end of a message, on wires that do not mark it themselves.
 
     Raises:
         OpenFailed: nobody answers, or another program holds it. ConfigError: no such address.
     """
     link: SerialLink | VisaLink
     if is_serial(address):
-        link = SerialLink(address, baud=baud or BAUD, terminator=b"\n", beat=beat)
+        link = SerialLink(address, baud=baud or BAUD, terminator=terminator, beat=beat)
     elif open_timeout_s is None:
-        link = VisaLink(address, beat=beat)
+        link = VisaLink(address, beat=beat, terminator=terminator)
     else:
-        link = VisaLink(address, beat=beat, open_timeout_s=open_timeout_s)
+        link = VisaLink(address, beat=beat, open_timeout_s=open_timeout_s, terminator=terminator)
     if timeout_s is not None:
         link.timeout_s = timeout_s
     return link

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hil.device import ArraySpec, Chip, Device, Recovering, Spec, Streaming
-from hil.devices.programming import Programming
+from hil.devices.programming import Programming, Spent, Verify
 from hil.errors import ContractError
 from hil.foreign import MADE_SAFE, foreign
 from hil.wrapper import Wrapper
@@ -52,7 +52,10 @@ class Count:
         busy_s: time with at least one call in progress.
         faults: those that the device recovered from.
         programs: times that something else was programmed.
-        writes: channels that changed by that.
+        writes: channels that were written by that.
+        reads: channels that were read back to verify them.
+        tries: times that channels were written once more.
+        missed: channels that were off nevertheless.
     """
 
     calls: int = 0
@@ -61,6 +64,17 @@ class Count:
     faults: int = 0
     programs: int = 0
     writes: int = 0
+    reads: int = 0
+    tries: int = 0
+    missed: int = 0
+
+    def add(self, spent: Spent) -> None:
+        """Count something that was programmed."""
+        self.programs += 1
+        self.writes += spent.writes
+        self.reads += spent.reads
+        self.tries += spent.tries
+        self.missed += spent.missed
 
 
 class Metered(Wrapper):
@@ -75,6 +89,7 @@ class Metered(Wrapper):
         self._recovering = inner if isinstance(inner, Recovering) else None  # once: asking a protocol at every shot is slow
         self._allow, self._recovered = allow, self.recovered
         self._programming = Programming(inner)
+        self._restored = False
         self.count = Count()
         self.watch: Callable[[Tensor, Tensor], None] | None = None
         with foreign("node"):
@@ -96,13 +111,16 @@ class Metered(Wrapper):
         begin = time.perf_counter()
         try:
             with foreign(self._called):
-                changed = self._programming.to(params)
+                spent = self._programming.to(params)
         finally:
             self._count_faults()
-        if changed:
+        if spent.writes:
             self.count.busy_s += time.perf_counter() - begin
-            self.count.programs += 1
-            self.count.writes += changed
+            self.count.add(spent)
+
+    def verify(self, policy: Verify) -> None:
+        """Verify what is programmed from now on."""
+        self._programming.verify = policy
 
     @property
     def programmed(self) -> list[float] | None:
@@ -111,10 +129,21 @@ class Metered(Wrapper):
         return None if held is None else held.tolist()
 
     def reprogram(self, params: Sequence[float] | None) -> None:
-        """Program again what was programmed when the device was left, uncounted: a resume does so. None: nothing was."""
+        """Program again what was programmed when the device was left, uncounted: a resume does so. None: nothing was.
+
+        A device whose state was restored holds what it held, and is not verified: a read or a write would be one more.
+        """
         if params is not None:
-            with foreign(self._called):
-                self._programming.to(torch.tensor(params))
+            policy = self._programming.verify
+            self._programming.verify = None if self._restored else policy
+            levels = torch.tensor(params)
+            try:
+                with foreign(self._called):
+                    if self._restored:
+                        self._programming.holds(levels)
+                    self._programming.to(levels)
+            finally:
+                self._programming.verify = policy
 
     def reset(self) -> None:
         """Reset the inner device; its own exceptions become ForeignError."""
@@ -164,6 +193,7 @@ class Metered(Wrapper):
     def restore(self, state: Mapping[str, object]) -> None:
         """Return the inner device to the state of a snapshot; what it has programmed then is for `reprogram` to say."""
         self._programming.lost()
+        self._restored = bool(state)
         super().restore(state)
 
 

@@ -112,7 +112,11 @@ def _programmed(training: Training) -> dict[str, Any]:
         assert layer.levels is not None
         assert kept is not None
         levels[name] = layer.levels(kept.detach()).tolist()
-    return {"device_programs": training.device_programs, "device_writes": training.device_writes, "programmed": levels}
+    verified = training.device_verified
+    counts = {f"device_{name}": count for name, count in verified.items()} if verified["reads"] else {}
+    return {
+        "device_programs": training.device_programs, "device_writes": training.device_writes, **counts, "programmed": levels
+    }  # fmt: skip
 
 
 def _projected(training: Training, device: Metered) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class TrainingPlan:
         augment: what is done to training examples.
         accumulate, clip_norm: see hil/training/moves.py.
         patience, min_delta: see hil/training/stopping.py; epochs, and in units of the metric.
-        budget_writes: training ends with the step that changes so many channels of what is programmed, all counted; None: any.
+        budget_writes: training ends with the step that writes so many channels of what is programmed, all counted; None: any.
     """
 
     seed: int
@@ -63,6 +63,9 @@ class TrainingPlan:
     patience: int | None = None
     min_delta: float = 0.0
     budget_writes: int | None = None
+
+
+WRITES = ("programs", "writes", "reads", "tries", "missed")  # of a Count
 
 
 class Recording(Protocol):
@@ -172,8 +175,13 @@ class Training:
 
     @property
     def device_writes(self) -> int:
-        """Channels that changed, each time something else was programmed on a device, so far."""
+        """Channels that were written, each time something else was programmed on a device, so far."""
         return sum(device.count.writes for device in self.devices)
+
+    @property
+    def device_verified(self) -> dict[str, int]:
+        """Channels read back, times that channels were written once more, channels off after the last try, so far."""
+        return {name: sum(getattr(device.count, name) for device in self.devices) for name in WRITES[2:]}
 
     @property
     def device_programs(self) -> int:
@@ -267,7 +275,8 @@ class Training:
                 device.restore(saved["snapshot"])
                 device.count.calls, device.count.passes = saved["calls"], saved["passes"]
                 device.count.busy_s, device.count.faults = saved["busy_s"], saved.get("faults", 0)
-                device.count.programs, device.count.writes = saved.get("programs", 0), saved.get("writes", 0)
+                for name in WRITES:
+                    setattr(device.count, name, saved.get(name, 0))
                 device.reprogram(saved.get("programmed"))
             self.wall_s = float(facts.get("wall_s", 0.0))
             if self.tape is not None:
@@ -346,7 +355,7 @@ class Training:
 
 
 def _writes(count: Count) -> dict[str, int]:
-    return {"programs": count.programs, "writes": count.writes}
+    return {name: getattr(count, name) for name in WRITES}
 
 
 def _whole(facts: Mapping[str, Any], name: str) -> int:

@@ -33,7 +33,7 @@ class Counting(MessageLink):
         else:
             self._server = SERVERS[wire](box)
             self._server.start()
-            self.link = VisaLink(self._server.resource, backend="@py")
+            self.link = VisaLink(self._server.resource, backend="@py", terminator=getattr(box, "terminator", b"\n"))
         write = self.link.write
         self.link.write = lambda *parts: (self.sent.append(b""), write(*parts))[1]
 
