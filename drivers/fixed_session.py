@@ -19,6 +19,7 @@ import numpy as np
 
 from drivers.links.link import Link
 from drivers.scpi import Scpi
+from drivers.scpi_meter import ScpiMeter
 from drivers.scpi_source import resting
 from drivers.waveform.roles import parts
 from hil.port import each
@@ -52,7 +53,7 @@ def session(*drivers: Any) -> list[Any]:
     found: list[Any] = []
     for one in sources:
         found += _source(one)
-    for one in (one for one in every if hasattr(one, "reading") and not hasattr(one, "levels")):  # a meter alone
+    for one in (one for one in every if isinstance(one, ScpiMeter)):
         one.prepare()
         one.panel.held()
         found.append(list(one.read()))
