@@ -18,6 +18,7 @@ from sim_devices.instruments.program_message import ScpiError, Token
 from sim_devices.instruments.scpi import Call, Command
 from sim_devices.instruments.settings import setting
 from sim_devices.instruments.source_meter_box import STYLE, Measured, SourceMeterBox, any_function, meter_parameters
+from sim_devices.instruments.timing import Timing
 
 BEYOND = "+9.910000E+37"
 OVERFLOW, IN_COMPLIANCE = 1, 8
@@ -34,6 +35,8 @@ class Keithley2400(SourceMeterBox):
         load_ohm: of the resistor at its terminals.
         lock: of the bench, which gives it.
     """
+
+    typical = Timing(2e-3, 100e3, 100e3, acquire_s=20e-3, settle_s=1e-3)  # "NPLC": 1 is 20 ms; rest assumed
 
     def __init__(
         self, serial: str = "SIM-2400-0001", *, load_ohm: float = 1e3, lock: threading.Condition | None = None

@@ -105,6 +105,8 @@ class SourceMeterBox(Probe, SourceBox):
         s = self._channels[n]
         if not s.flag(OUTPUT):
             raise ScpiError(-221, "the output is off")
+        if self.timing is not None:
+            self._operations.pause(self.timing.acquire_s * s.number("nplc"))
         if s.text("function") == "CURR":
             wanted, limit = s.number("amps") * self._ohm, abs(s.number("compliance_v"))
             volts, amps = min(max(wanted, -limit), limit), s.number("amps")
