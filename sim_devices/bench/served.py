@@ -49,7 +49,8 @@ class RunningBench(Running):
         transports = SERVED[description.transport]
         for number, part in enumerate(description.boxes, 1):
             box, faults = self.boxes[part.name], self.faults.of[part.name]
-            box = timed(box, getattr(box, "timing", None))
+            if not hasattr(box, "feed"):  # what speaks bytes has its pace by the baud rate
+                box = timed(box, getattr(box, "timing", None))
             host = f"127.0.0.{number}" if description.port_mapper else "127.0.0.1"
             if hasattr(box, "feed") or "serial" in transports:
                 if faults.on_wire:
