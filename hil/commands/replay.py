@@ -198,7 +198,7 @@ def _another(recorded: Recorded, experiment: Experiment, folder: RunFolder, cons
 def _diagnose(recorded: Recorded, folder: RunFolder, made: Built, wall_s: float, found: Compared) -> None:
     """The shots of the diagnostics, too."""
     try:
-        diagnostics.write(folder, made.training, made.model, wall_s)
+        diagnostics.write(folder, made.training, made.model, wall_s, made.settled)
     except TapeEnded:
         found.ended = "the tape ends in the diagnostics, where the run was stopped"
         return

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from hil.device import ArraySpec, Chip, Device, Recovering, Spec, Streaming
 from hil.devices.programming import Programming
 from hil.errors import ContractError
 from hil.foreign import MADE_SAFE, foreign
+from hil.port import Limit
 from hil.wrapper import Wrapper
 
 
@@ -104,6 +105,24 @@ class Metered(Wrapper):
             self.count.programs += 1
             self.count.writes += changed
 
+    def slow(self, rate: Limit | None) -> None:
+        """Keep a rate of what is programmed besides what its port limits; see hil/devices/programming.py."""
+        self._programming.slow(rate)
+
+    @property
+    def changes(self) -> list[int] | None:
+        """How often each channel of what is programmed changed, (P,); None: nothing was programmed."""
+        found = self._programming.changes
+        return None if found is None else found.tolist()
+
+    def recount(self, count: Mapping[str, Any]) -> None:
+        """Go on counting from `count`, as a checkpoint holds it."""
+        own = self.count
+        own.calls, own.passes = count["calls"], count["passes"]
+        own.busy_s, own.faults = count["busy_s"], count.get("faults", 0)
+        own.programs, own.writes = count.get("programs", 0), count.get("writes", 0)
+        self._programming.changes = torch.tensor(count["changes"]) if "changes" in count else None
+
     @property
     def programmed(self) -> list[float] | None:
         """What is programmed, (P,) as JSON values; None: nothing, or nobody knows."""
@@ -113,8 +132,10 @@ class Metered(Wrapper):
     def reprogram(self, params: Sequence[float] | None) -> None:
         """Program again what was programmed when the device was left, uncounted: a resume does so. None: nothing was."""
         if params is not None:
+            counted = self._programming.changes
             with foreign(self._called):
                 self._programming.to(torch.tensor(params))
+            self._programming.changes = counted
 
     def reset(self) -> None:
         """Reset the inner device; its own exceptions become ForeignError."""

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from hil.data.augment import Augment
 from hil.data.dataset import Dataset
-from hil.devices.meter import Count, Metered
+from hil.devices.meter import Metered
 from hil.errors import HilError, RunError
 from hil.fitting import Fitting
 from hil.foreign import said
@@ -239,7 +239,8 @@ class Training:
                     "passes": d.count.passes,
                     "busy_s": d.count.busy_s,
                     "faults": d.count.faults,
-                    **({} if d.programmed is None else {"programmed": d.programmed, **_writes(d.count)}),
+                    **({} if d.programmed is None else {"programmed": d.programmed}),
+                    **({} if d.changes is None else _writes(d)),
                 }
                 for d in self.devices
             ],
@@ -265,9 +266,7 @@ class Training:
             self.seconds = dict(facts["seconds"])
             for device, saved in zip(self.devices, facts["devices"], strict=True):
                 device.restore(saved["snapshot"])
-                device.count.calls, device.count.passes = saved["calls"], saved["passes"]
-                device.count.busy_s, device.count.faults = saved["busy_s"], saved.get("faults", 0)
-                device.count.programs, device.count.writes = saved.get("programs", 0), saved.get("writes", 0)
+                device.recount(saved)
                 device.reprogram(saved.get("programmed"))
             self.wall_s = float(facts.get("wall_s", 0.0))
             if self.tape is not None:
@@ -345,8 +344,8 @@ class Training:
         self.best = Best(score, best["epoch"], held, state, best.get("sentinel", {}))
 
 
-def _writes(count: Count) -> dict[str, int]:
-    return {"programs": count.programs, "writes": count.writes}
+def _writes(device: Metered) -> dict[str, Any]:
+    return {"programs": device.count.programs, "writes": device.count.writes, "changes": device.changes}
 
 
 def _whole(facts: Mapping[str, Any], name: str) -> int:
