@@ -1,9 +1,9 @@
 """Train the heaters of a mesh in the loop, beside weights that an ideal model computed and that were then programmed.
 
-    python benchmarks/programmed_mesh.py [--specimens 0 1 2 3 4] [--parts ideal pat spsa] [--quick] [--record]
+    python benchmarks/programmed_mesh.py [--specimens 0 1 2 3 4] [--parts ideal pat spsa] [--modes 8] [--quick] [--record]
 
-experiments/digits_heaters_pat.toml and digits_heaters_spsa.toml: 56 heaters; losses, crosstalk, coupler errors and noise are
-on; each specimen of the chip with the seed of its number. The ideal model is the chip with its heater table (static phases,
+experiments/digits_heaters_pat.toml, 992 heaters, or with 8 modes the mesh of digits_heaters_spsa.toml, 56 heaters; losses,
+crosstalk, coupler errors and noise are on; each specimen of the chip with the seed of its number. SPSA has the small mesh alone. The ideal model is the chip with its heater table (static phases,
 rad/V^2, self-heating) and nothing else: no crosstalk, coupler errors, losses, gains, noise. Its weights are programmed in three
 ways: its voltages as they are; by a table that takes all other heaters as half on (calibration/mesh/fit.py); and with the true
 crosstalk matrix undone, which is more than a calibration finds. "readout fitted" trains the host's readout on the chip after
@@ -37,16 +37,18 @@ FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 FILES = {rule: FOLDER / f"digits_heaters_{rule}.toml" for rule in ("pat", "spsa")}
 ERRORS = ("crosstalk", "coupler_rad", "gain_spread", "mzi_loss_db", "noise")
 IDEAL = tuple(f"device.{name}=0.0" for name in ERRORS)
+SMALL = ("device.modes=8", "decode.zero=1e-5", "decode.scale=1e-5")
+SIZE: list[str] = []
 STAYS = ("params.lr=1e-12",)
 PARAMS = "layers.0.params"
-SPSA_EPOCHS = 10 / 3  # 100 to 30
+SPSA_EPOCHS = 4 / 3  # 40 to 30
 Weights = Mapping[str, Tensor]
 Line = tuple[str, float, int, int]
 """Name of the weights, accuracy, node evaluations, writes."""
 
 
 def opened(specimen: int, epochs: int, *more: str, rule: str = "pat") -> AbstractContextManager[Built]:
-    fixed = (f"device.specimen={specimen}", f"seed={specimen}", f"train.epochs={epochs}", "train.threads=1")
+    fixed = (f"device.specimen={specimen}", f"seed={specimen}", f"train.epochs={epochs}", "train.threads=1", *SIZE)
     return built(read_experiment(FILES[rule], [*fixed, *more]))
 
 
@@ -129,10 +131,12 @@ def table(found: Sequence[Mapping[str, tuple[float, int, int]]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--specimens", type=int, nargs="*", default=list(range(5)))
-    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--parts", nargs="*", default=["ideal", "pat"], choices=list(PARTS))
     parser.add_argument("--quick", action="store_true", help="one specimen, two epochs")
     parser.add_argument("--record", action="store_true", help="write the table into RESULTS.md")
+    parser.add_argument("--modes", type=int, choices=(8, 32), default=32)
     given = parser.parse_args()
+    SIZE.extend(SMALL if given.modes == 8 else ())
     torch.set_num_threads(1)
     specimens, epochs = ([0], 2) if given.quick else (given.specimens, 30)
     found = []

@@ -192,7 +192,7 @@ class MZIMesh(nn.Module):
 
     def matrix_at(self, phases: Tensor) -> Tensor:
         """Phases (..., N (N - 1)) in rad -> matrices (..., N, N), complex; differentiable."""
-        theta, phi = torch.polar(torch.ones_like(phases), phases).unflatten(-1, (-1, 2)).unbind(-1)
+        theta, phi = torch.polar(torch.ones_like(phases), phases).view(*phases.shape[:-1], -1, 2).unbind(-1)
         angle = math.pi / 4 + self.couplers
         (c1, c2), (s1, s2) = angle.cos().unbind(-1), angle.sin().unbind(-1)
         whole = theta, torch.ones_like(theta)
@@ -200,13 +200,13 @@ class MZIMesh(nn.Module):
             (c1 * c2 * one - s1 * s2 * other for one, other in (whole, whole[::-1])),
             (1j * (first * theta + second) for first, second in ((s1 * c2, c1 * s2), (c1 * s2, s1 * c2))),
         )
-        both = torch.stack([a * phi, b, c * phi, d], -1).unflatten(-1, (2, 2)) * self.passes.view(-1, 1, 1)
+        both = torch.stack([a * phi, b, c * phi, d], -1).view(*phi.shape, 2, 2) * self.passes.view(-1, 1, 1)
         field = torch.eye(self.modes, dtype=both.dtype, device=both.device).expand(*phases.shape[:-1], -1, -1)
         first = 0
         for tops in self._columns:
             here, top, end = slice(first, first + len(tops)), tops.start, tops.start + 2 * len(tops)
             first += len(tops)
-            pairs = both[..., here, :, :] @ field[..., top:end, :].unflatten(-2, (-1, 2))
+            pairs = both[..., here, :, :] @ field[..., top:end, :].reshape(*phases.shape[:-1], len(tops), 2, self.modes)
             field = torch.cat([field[..., :top, :], pairs.flatten(-3, -2), field[..., end:, :]], -2)
         return field
 

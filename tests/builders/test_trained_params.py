@@ -126,7 +126,7 @@ def test_levels_are_those_of_the_converter_and_of_the_narrower_range(tmp_path: P
     with pytest.raises(ConfigError, match="narrowed") as caught, built(read(tmp_path, params='high = "700 mV"\n')):
         pass
     assert "[params]" in caught.value.where
-    assert caught.value.todo == "correct low and high"
+    assert caught.value.todo == "correct low, high and slew"
 
 
 def test_a_rate_of_the_file_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
