@@ -16,6 +16,7 @@ from hil.report.figures import whole_numbers
 from hil.report.headline import quantity
 from hil.report.run_files import Facts
 
+SMALLER = ("", "m", "µ", "n", "p")  # each a thousandth of the one before
 NAMED = 8  # more lines than there are colours are told apart by nobody
 
 
@@ -166,16 +167,21 @@ def _writes(seen: DrawnProgrammed) -> Figure:
 
 
 def _beside(seen: DrawnProgrammed) -> Figure:
-    ends = (min(*seen.twin, *seen.read), max(*seen.twin, *seen.read))
+    most = max(map(abs, (*seen.twin, *seen.read)))
+    one = quantity(most, seen.reading_unit).rpartition(" ")[2] if seen.reading_unit != "1" and most else seen.reading_unit
+    factor = 1000.0 ** next((n for n, prefix in enumerate(SMALLER) if one == prefix + seen.reading_unit), 0)
+    twin, read = ([factor * value for value in values] for values in (seen.twin, seen.read))
+    unit = one if factor > 1 else seen.reading_unit
+    ends = (min(*twin, *read), max(*twin, *read))
 
     def draw(sheet: Sheet) -> None:
         axes = sheet.axes()
         axes.plot(ends, ends, color=sheet.look.ink, lw=sheet.pt(1.1), ls=(0, (4, 3)), label="equal")
-        axes.plot(seen.twin, seen.read, "o", color=sheet.series(0), label="readings", **sheet.dot(3, 0.3))
-        axes.set_xlabel(heading("twin", seen.reading_unit))
-        axes.set_ylabel(heading("device", seen.reading_unit))
+        axes.plot(twin, read, "o", color=sheet.series(0), label="readings", **sheet.dot(3, 0.3))
+        axes.set_xlabel(heading("twin", unit))
+        axes.set_ylabel(heading("device", unit))
         sheet.legend(axes)
 
-    told = f"{len(seen.read)} readings of the device over what its twin says, as it was programmed for the best weights."
-    columns: Columns = {heading("twin", seen.reading_unit): seen.twin, heading("device", seen.reading_unit): seen.read}
+    told = f"{len(read)} readings of the device over what its twin says, as it was programmed for the best weights."
+    columns: Columns = {heading("twin", unit): twin, heading("device", unit): read}
     return Figure(f"device-twin-{seen.layer}", "Device and twin, trained", told, draw, columns, 3.2, f"layer {seen.layer}")

@@ -356,6 +356,7 @@ def test_what_was_programmed_is_shown_over_the_epochs_with_its_writes_and_the_tw
     assert dict(seen.facts)["writes"] == "9 of 3 channels, 3 each in the mean"
     assert dict(seen.facts)["device minus twin"] == "70 nW rms, 7.00% of the swing"
     assert [figure.name for figure in drawn(seen)] == ["levels-1", "writes-1", "device-twin-1"]
+    assert list(list(drawn(seen))[2].columns) == ["twin (µW)", "device (µW)"]
     with pytest.raises(DataError, match="another number of channels"):
         programmed(lines, {"programmed": [{**told, "shown": [0]}]})
     assert budget({"device_writes": 90, "device_programs": 9, "budget_writes": 200}).endswith("45% of a budget of 200 writes.")
