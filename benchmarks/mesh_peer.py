@@ -14,10 +14,11 @@ import sys
 import time
 from unittest.mock import MagicMock
 
+import numpy as np
 import torch
 
 sys.modules["tensorflow"] = MagicMock()
-complex = complex  # type: ignore[attr-defined]
+vars(np)["complex"] = complex
 from neurophox.torch import RMTorch  # noqa: E402
 
 
