@@ -93,6 +93,29 @@ class Programmable(Protocol):
 
 
 @runtime_checkable
+class Readable(Protocol):
+    """A device whose parameters can be read back, and written again channel by channel."""
+
+    @property
+    def reads_back(self) -> bool:
+        """True if it can; a wrapper can if the device inside can."""
+
+    def held(self) -> Tensor:
+        """Return what the channels of `spec.params` hold, (P,), as measured: it may lie beyond their limits by its noise."""
+
+    def rewrite(self, params: Tensor, which: Tensor) -> None:
+        """Write some channels once more.
+
+        Args:
+            params: (P,), as of `program`.
+            which: (P,) bool, those that are written; the others are left alone.
+
+        Raises:
+            OutOfRange: before anything is sent.
+        """
+
+
+@runtime_checkable
 class Resettable(Protocol):
     """A device with state in time; its spec says temporal."""
 
@@ -106,6 +129,22 @@ def program(device: Device, params: Tensor) -> None:
         where = device.spec.inputs.name
         raise ContractError("this node is fixed", where=where, got="program()", allowed="drive it only")
     device.program(params)
+
+
+def readable(device: Device) -> Readable | None:
+    """Return `device` if its parameters can be read back, else None."""
+    return device if isinstance(device, Readable) and device.reads_back else None
+
+
+def reads_back(device: Device) -> Readable:
+    """Return `device`. Raises: ContractError: its parameters cannot be read back."""
+    found = readable(device)
+    if found is None:
+        raise ContractError(
+            "what is programmed on this device cannot be read back", where=device.spec.inputs.name, got=type(device).__name__,
+            allowed="a device with reads_back, held() and rewrite(), see hil/device.py",
+        )  # fmt: skip
+    return found
 
 
 def reset(device: Device) -> None:

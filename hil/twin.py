@@ -51,6 +51,24 @@ class Parametric(Protocol):
 
 
 @runtime_checkable
+class Writing(Protocol):
+    """A twin whose channels hold something else than what they were asked to hold; all of it is in its state."""
+
+    def write(self, state: State, params: Tensor, which: Tensor | None, rng: torch.Generator) -> State:
+        """Return the state after a write of some channels; `state` itself if none is written.
+
+        Args:
+            state: as of `respond`, for any batch.
+            params: (P,) in the unit of `spec.params`.
+            which: (P,) bool, the channels that are written; None: those that were asked for another level before.
+            rng: of the chance in a write.
+        """
+
+    def held(self, state: State, rng: torch.Generator) -> Tensor:
+        """Return what the channels hold (P,), as it is read back."""
+
+
+@runtime_checkable
 class Periodic(Protocol):
     """A twin that answers alike to drives one period apart."""
 

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 
 from torch import Tensor
 
-from hil.device import Device, Recovering, Restorable, Spec, program, reset
+from hil.device import Device, Recovering, Restorable, Spec, program, readable, reads_back, reset
 from hil.slew import Slew, slew_of
 
 
@@ -38,6 +38,19 @@ class Wrapper:
     def program(self, params: Tensor) -> None:
         """Program the inner device."""
         program(self._inner, params)
+
+    @property
+    def reads_back(self) -> bool:
+        """True if what is programmed on the inner device can be read back."""
+        return readable(self._inner) is not None
+
+    def held(self) -> Tensor:
+        """Return what the inner device holds. Raises: ContractError: it cannot be read back."""
+        return reads_back(self._inner).held()
+
+    def rewrite(self, params: Tensor, which: Tensor) -> None:
+        """Write channels of the inner device once more. Raises: ContractError: it cannot be read back."""
+        reads_back(self._inner).rewrite(params, which)
 
     def reset(self) -> None:
         """Reset the inner device."""

@@ -1,12 +1,14 @@
 """A Twin as a Device: what the learner drives when there is no bench.
 
-Noise of call k comes from the generator (seed, k, "noise"), so a saved and restored device goes on with the same numbers.
+Noise of call k comes from the generator (seed, k, "noise"), that of write or reading back n from (seed, n, "write"), so a saved
+and restored device goes on with the same numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 from hil.device import Spec
 from hil.errors import ContractError
 from hil.seeding import generator
+from hil.twin import Writing
 from sim_devices.twin import State, Twin, follow
 
 
@@ -30,14 +33,14 @@ class Simulated:
 
     def __init__(self, twin: Twin, seed: int = 0) -> None:
         self._twin, self._seed = twin, seed
-        self._count = 0
+        self._count = self._pulses = 0
         self._params: Tensor | None = None
         self._state: State | None = None
         self._place: torch.device | None = None  # where all of it is; None: not known
 
-    @property
+    @cached_property
     def spec(self) -> Spec:
-        """The twin's, and a twin answers, whatever it says of itself."""
+        """The twin's, and a twin answers, whatever it says of itself. Made once: every shot asks for it several times."""
         spec = self._twin.spec
         return spec if spec.provenance == "twin" else replace(spec, provenance="twin")
 
@@ -56,7 +59,51 @@ class Simulated:
         port = self.spec.params
         if port is None:
             raise ContractError("this node is fixed", where=self.spec.inputs.name, got="program()", allowed="drive it only")
-        self._params, self._place = port.check(params).detach().clone(), None
+        wanted = port.check(params).detach().clone()
+        if isinstance(self._twin, Writing):
+            self._write(wanted, None)
+        self._params, self._place = wanted, None
+
+    @property
+    def reads_back(self) -> bool:
+        """True if the twin says what its channels hold."""
+        return isinstance(self._twin, Writing)
+
+    def held(self) -> Tensor:
+        """Return what the channels hold, (P,). Raises: ContractError: the twin does not say."""
+        twin = self._writing()
+        self._pulses += 1
+        state = self._begun(torch.device("cpu"))
+        return twin.held(state, generator(self._seed, self._pulses, "write", state[0].device))
+
+    def rewrite(self, params: Tensor, which: Tensor) -> None:
+        """Write channels once more. Raises: OutOfRange: beyond a limit. ContractError: the twin does not write."""
+        self._writing()
+        port = self.spec.params
+        assert port is not None  # or nothing is written
+        self._write(port.check(params).detach(), which)
+
+    def _writing(self) -> Writing:
+        if not isinstance(self._twin, Writing):
+            raise ContractError(
+                "what this twin holds cannot be read back", where=self.spec.inputs.name, got=type(self._twin).__name__,
+                allowed="a twin with write() and held()", todo="wrap it: sim_devices.written:Written",
+            )  # fmt: skip
+        return self._twin
+
+    def _begun(self, place: torch.device) -> State:
+        """The state; that at rest before the first drive: a static one is the same for every batch."""
+        if self._state is None:
+            self._state = self._twin.rest(1, generator(self._seed, self._count, "rest", place))
+        return self._state
+
+    def _write(self, wanted: Tensor, which: Tensor | None) -> None:
+        before = self._begun(wanted.device)
+        place = before[0].device
+        rng = generator(self._seed, self._pulses + 1, "write", place)
+        self._state = self._writing().write(before, wanted.to(place), None if which is None else which.to(place), rng)
+        if self._state is not before:  # else nothing was written, and nothing drawn
+            self._pulses += 1
 
     def reset(self) -> None:
         """Forget temporal state. A static node's slow state (drift) is not the learner's to reset."""
@@ -83,7 +130,9 @@ class Simulated:
     def snapshot(self) -> Mapping[str, object]:
         """Return counter, state and parameters as JSON values."""
         state = None if self._state is None else [{"dtype": str(t.dtype), "values": t.tolist()} for t in self._state]
-        return {self.counted: self._count, "state": state, "params": None if self._params is None else self._params.tolist()}
+        pulses = {"pulses": self._pulses} if self._pulses else {}
+        params = None if self._params is None else self._params.tolist()
+        return {self.counted: self._count, "state": state, "params": params, **pulses}
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Return to the state of a snapshot.
@@ -91,10 +140,10 @@ class Simulated:
         Raises:
             ContractError: it is none.
         """
-        count, saved, params = state[self.counted], state["state"], state["params"]
-        if not isinstance(count, int) or not (saved is None or isinstance(saved, list)):
+        count, saved, params, pulses = state[self.counted], state["state"], state["params"], state.get("pulses", 0)
+        if not isinstance(count, int) or not isinstance(pulses, int) or not (saved is None or isinstance(saved, list)):
             raise ContractError("not a snapshot of a simulated device", where=self.spec.inputs.name, got=str(state)[:80])
-        self._count = count
+        self._count, self._pulses = count, pulses
         self._state = None if saved is None else tuple(torch.tensor(t["values"], dtype=DTYPES[t["dtype"]]) for t in saved)
         self._params, self._place = None if params is None else torch.tensor(params), None
 

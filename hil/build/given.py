@@ -199,7 +199,7 @@ def given(
     with building(PLACE):
         for device in net.devices:
             fits_node(experiment.learner, kind_of(device.spec))
-        if any(layer.levels is not None for layer in net.stack):
+        if any(layer.params is not None and layer.params.requires_grad for layer in net.stack):
             check_rule(experiment.learner.rule, experiment.learner.use, experiment.learner.place)
         asked = task_for(experiment.task, experiment.learner, data)
         fits_learner(experiment, _tried(net, data), data, asked)

@@ -6,8 +6,6 @@ bench file; of any other device [params] says it, and it is held against the dev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
@@ -16,7 +14,9 @@ from hil.build.network import Chain, one_each
 from hil.config.device import DeviceTable, ParamsTable
 from hil.config.experiment import Experiment
 from hil.config.resolve import LEARNERS, UNTOUCHED, resolve
-from hil.device import Device, Port
+from hil.device import Port
+from hil.devices.meter import Metered
+from hil.devices.programming import Verify
 from hil.encoding import Levels
 from hil.errors import ConfigError, Refused
 from hil.hints import counted
@@ -54,16 +54,16 @@ def with_params(chain: Chain, experiment: Experiment) -> Chain:
     return Chain(chain.synapses, chain.widths, chain.feedback, tuple(found))
 
 
-def levels_of(table: ParamsTable | None, device: Device, size: int | None) -> Levels | None:
-    """The levels of an open device; None: nothing is trained on it.
+def levels_of(table: ParamsTable | None, device: Metered, size: int | None) -> Levels | None:
+    """The levels of an open device, which is verified from now on if the file says so; None: nothing is programmed on it.
 
     Args:
         table: [params].
         device: open.
-        size: how many parameters are trained.
+        size: how many parameters are programmed.
 
     Raises:
-        ConfigError: it has others, or the file would widen its limits.
+        ConfigError: it has others, it cannot be read back, or the file would widen its limits.
     """
     if table is None:
         return None
@@ -74,6 +74,14 @@ def levels_of(table: ParamsTable | None, device: Device, size: int | None) -> Le
             table, f"{device.spec.inputs.name} has not what is trained on it", got, f"size = {size}",
             "correct size, or remove [params]", "safe; whatever was opened is closed again",
         )  # fmt: skip
+    if table.tolerance is not None:
+        if not device.reads_back:
+            raise _wrong(
+                table, "what is programmed on this device cannot be read back, so it cannot be verified",
+                f"tolerance = {table.tolerance:g}", "a device with reads_back, held() and rewrite()", "remove tolerance",
+                "safe; whatever was opened is closed again",
+            )  # fmt: skip
+        device.verify(Verify(table.tolerance, table.tries))
     units = {"low": port.unit, "high": port.unit, "slew": f"{port.unit}/s"}
     low, high, slew = (None if getattr(table, key) is None else table.quantities(key, unit) for key, unit in units.items())
     try:
@@ -95,13 +103,14 @@ def groups(modules: nn.Module, chain: Chain, experiment: Experiment) -> list[dic
     """
     if not chain.params:
         return [{"params": list(modules.parameters())}]
+    trained = [one for one in modules.parameters() if one.requires_grad]
     tables = [layer.params for layer in experiment.device.layers] or [experiment.params] * len(chain.params)
     own: dict[float, list[nn.Parameter]] = {}
     for table, params in zip(tables, chain.params, strict=True):
-        if table is not None and table.lr is not None and params is not None:
+        if table is not None and table.lr and params is not None:
             own.setdefault(table.lr, []).append(params)
     apart = {id(one) for params in own.values() for one in params}
-    host = [one for one in modules.parameters() if id(one) not in apart]
+    host = [one for one in trained if id(one) not in apart]
     return [{"params": host}, *({"params": params, "lr": lr} for lr, params in own.items())]
 
 
@@ -127,7 +136,8 @@ def check_rule(rule: object, name: str, place: str) -> None:
 def _size(table: ParamsTable, node: DeviceTable, experiment: Experiment) -> int:
     """How many parameters the device of `table` has. Raises: ConfigError: as of `with_params`."""
     learner = experiment.learner
-    check_rule(learner.rule, learner.use, learner.place)
+    if table.lr != 0:
+        check_rule(learner.rule, learner.use, learner.place)
     if node.kind == "chip":
         raise _wrong(
             table, "the parameters of neurons are set by their design", f'chip = "{node.chip}"', "one node, or [[device]]"
@@ -142,7 +152,7 @@ def _size(table: ParamsTable, node: DeviceTable, experiment: Experiment) -> int:
     twin = _twin(node, experiment)
     if twin is not None and twin.spec.params is None:
         raise _wrong(table, "nothing can be programmed on this node", type(twin).__name__, "a node whose spec has params")
-    by: Programs = learner.rule.programs
+    by: Programs | None = getattr(learner.rule, "programs", None)
     if by == "model" and twin is not None and not isinstance(twin, Parametric):
         raise _wrong(
             table, f"{learner.use} needs the slope of the twin in what is programmed",
@@ -193,9 +203,10 @@ def _known(table: ParamsTable, twin: Twin | None, experiment: Experiment) -> int
 def _first(table: ParamsTable, size: int, experiment: Experiment, number: int) -> nn.Parameter:
     """The first values of the parameters of a layer."""
     if table.start == "uniform":
-        return nn.Parameter(torch.rand(size, generator=generator(experiment.seed, number, "params")) * 2 - 1)
-    start: Sequence[float] = table.start if isinstance(table.start, list) else [float(table.start)] * size
-    return nn.Parameter(torch.tensor(start))
+        first = torch.rand(size, generator=generator(experiment.seed, number, "params")) * 2 - 1
+    else:
+        first = torch.tensor(table.start if isinstance(table.start, list) else [float(table.start)] * size)
+    return nn.Parameter(first, requires_grad=table.lr != 0)
 
 
 def _wrong(

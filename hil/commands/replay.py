@@ -45,7 +45,10 @@ from hil.training.progress import TrainingDisplay
 from hil.training.state import Training
 from sim_devices.twin import Twin
 
-TIMES = frozenset({"wall_s", "device_s", "host_s", "samples_per_s", "device_passes", "device_programs", "device_writes"})
+TIMES = frozenset({
+    "wall_s", "device_s", "host_s", "samples_per_s", "device_passes", "device_programs", "device_writes", "device_reads",
+    "device_tries", "device_missed",
+})  # fmt: skip
 FACTS: Mapping[str, type] = {"facts": dict, "measured": bool, "threads": int, "versions": dict}  # of tape.json
 Lines = dict[tuple[int, str], dict[str, Any]]
 RESULTS = ("test_loss", "best_epoch", "steps")  # and the scores by the metric

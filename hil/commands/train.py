@@ -270,6 +270,7 @@ def lines(folder: RunFolder, summary: Mapping[str, Any], page: Path | None) -> I
         f"({summary['provenance']}, seed {summary['seed']}, weights of epoch {summary['best_epoch']} by validation). "
         f"{summary['device_passes']:,} node evaluations."
         + (f" {summary['device_writes']:,} channels programmed." if "device_writes" in summary else "")
+        + (f" {summary['device_missed']:,} of them missed their tolerance." if summary.get("device_missed") else "")
     )
     yield from (f"beware  {line}" for line in summary.get("warnings", ()))
     yield f"run     {folder.path}"

@@ -66,7 +66,9 @@ class ParamsTable(Section, strict=True):
         bits: of the converter that sets them, so of 2^bits levels from low to high; 0: any level.
         slew: largest rate of a channel, approached in steps; a list has one for each; none: any that the device allows.
         start: the first value, -1 to 1; a list has one for each channel; "uniform": drawn.
-        lr: learning rate of these parameters; none: that of [optimizer].
+        lr: learning rate of these parameters; none: that of [optimizer]. 0: they stay as they are, whatever is learned.
+        tolerance: how far a channel may be off when it is read back, as a share of its range; none: nothing is verified.
+        tries: how often those channels are written once more.
     """
 
     size: Annotated[int, Field(ge=1)] | None = None
@@ -75,7 +77,9 @@ class ParamsTable(Section, strict=True):
     bits: Annotated[int, Field(ge=0, le=20)] = 0
     slew: Annotated[Quantities | None, Holds(unit="unit of what is programmed, per s")] = None
     start: Literal["uniform"] | Inside | list[Inside] = 0.0
-    lr: Annotated[float, Field(gt=0)] | None = None
+    lr: Annotated[float, Field(ge=0)] | None = None
+    tolerance: Annotated[float, Field(gt=0, lt=1)] | None = None
+    tries: Annotated[int, Field(ge=1, le=100)] = 5
 
 
 class HostTable(GuardianTable):

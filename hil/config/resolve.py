@@ -55,6 +55,8 @@ TWINS = {
     "iq_modulator": "sim_devices.iq_modulator:IqModulator",
     "tabulated": "sim_devices.tabulated:Tabulated",
     "dopant_network": "sim_devices.dopant_network:DopantNetwork",
+    "crossbar": "sim_devices.crossbar:Crossbar",
+    "written": "sim_devices.written:Written",
     "mzi_mesh": "sim_devices.mzi_mesh:MZIMesh",
     "scattering": "sim_devices.scattering:Scattering",
     "delay_loop": "sim_devices.delay_loop:DelayLoop",
@@ -201,8 +203,10 @@ def choice(
 
 def twin_choice(use: str, settings: Mapping[str, Any], place: str, made: Any = None) -> Choice:
     """A twin, by name, or of the class that was found already. Raises: ConfigError."""
-    if isinstance(settings.get("of"), str):
-        resolve(settings["of"], place)  # a twin on top of another: that may be a class of the user's too
+    if isinstance(settings.get("of"), str):  # a twin on top of another: that may be a class of the user's too
+        under, base = resolve(settings["of"], place), settings.get("base", {})
+        if isinstance(base, Mapping):
+            settings = {**settings, "base": arguments(under, base, f"{place} base", finite=False)}
     return choice(use, settings, place, TWINS, parts=TWIN_PARTS, kind="a Twin", made=made)
 
 

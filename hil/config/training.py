@@ -109,7 +109,7 @@ class TrainTable(Section, strict=True):
         class_weights: of each class in the loss; "balanced": inversely to how often it occurs in the training split.
         start_from: a run whose best weights are the first ones of this run.
         budget_passes: device passes after which training ends; None: no bound.
-        budget_writes: channels programmed on a device, each change counted, after which training ends; None: no bound.
+        budget_writes: channels written on a device, each time counted, after which training ends; None: no bound.
         checkpoint_every: steps between checkpoints, besides those of every epoch.
         checkpoint_every_s: a checkpoint after so long.
         threads: of torch on the host; None: by the size of the network.

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hil.device import ArraySpec, Chip, Device, Recovering, Spec, Streaming
-from hil.devices.programming import Programming
+from hil.devices.programming import Programming, Spent, Verify
 from hil.errors import ContractError
 from hil.foreign import MADE_SAFE, foreign
 from hil.port import Limit
@@ -43,6 +43,9 @@ def no_budget(passes: int) -> None:
     """Allow everything: there is no budget."""
 
 
+WRITES = ("programs", "writes", "reads", "tries", "missed")  # of a Count
+
+
 @dataclass
 class Count:
     """The use of a device so far.
@@ -53,7 +56,10 @@ class Count:
         busy_s: time with at least one call in progress.
         faults: those that the device recovered from.
         programs: times that something else was programmed.
-        writes: channels that changed by that.
+        writes: channels that were written by that.
+        reads: channels that were read back to verify them.
+        tries: times that channels were written once more.
+        missed: channels that were off nevertheless.
     """
 
     calls: int = 0
@@ -62,6 +68,17 @@ class Count:
     faults: int = 0
     programs: int = 0
     writes: int = 0
+    reads: int = 0
+    tries: int = 0
+    missed: int = 0
+
+    def add(self, spent: Spent) -> None:
+        """Count something that was programmed."""
+        self.programs += 1
+        self.writes += spent.writes
+        self.reads += spent.reads
+        self.tries += spent.tries
+        self.missed += spent.missed
 
 
 class Metered(Wrapper):
@@ -76,6 +93,7 @@ class Metered(Wrapper):
         self._recovering = inner if isinstance(inner, Recovering) else None  # once: asking a protocol at every shot is slow
         self._allow, self._recovered = allow, self.recovered
         self._programming = Programming(inner)
+        self._restored = False
         self.count = Count()
         self.watch: Callable[[Tensor, Tensor], None] | None = None
         with foreign("node"):
@@ -97,13 +115,16 @@ class Metered(Wrapper):
         begin = time.perf_counter()
         try:
             with foreign(self._called):
-                changed = self._programming.to(params)
+                spent = self._programming.to(params)
         finally:
             self._count_faults()
-        if changed:
+        if spent.writes:
             self.count.busy_s += time.perf_counter() - begin
-            self.count.programs += 1
-            self.count.writes += changed
+            self.count.add(spent)
+
+    def verify(self, policy: Verify) -> None:
+        """Verify what is programmed from now on."""
+        self._programming.verify = policy
 
     def slow(self, rate: Limit | None) -> None:
         """Keep a rate of what is programmed besides what its port limits; see hil/devices/programming.py."""
@@ -120,7 +141,8 @@ class Metered(Wrapper):
         own = self.count
         own.calls, own.passes = count["calls"], count["passes"]
         own.busy_s, own.faults = count["busy_s"], count.get("faults", 0)
-        own.programs, own.writes = count.get("programs", 0), count.get("writes", 0)
+        for name in WRITES:
+            setattr(own, name, count.get(name, 0))
         self._programming.changes = torch.tensor(count["changes"]) if "changes" in count else None
 
     @property
@@ -130,12 +152,21 @@ class Metered(Wrapper):
         return None if held is None else held.tolist()
 
     def reprogram(self, params: Sequence[float] | None) -> None:
-        """Program again what was programmed when the device was left, uncounted: a resume does so. None: nothing was."""
+        """Program again what was programmed when the device was left, uncounted: a resume does so. None: nothing was.
+
+        A device whose state was restored holds what it held, and is not verified: a read or a write would be one more.
+        """
         if params is not None:
-            counted = self._programming.changes
-            with foreign(self._called):
-                self._programming.to(torch.tensor(params))
-            self._programming.changes = counted
+            policy, counted = self._programming.verify, self._programming.changes
+            self._programming.verify = None if self._restored else policy
+            levels = torch.tensor(params)
+            try:
+                with foreign(self._called):
+                    if self._restored:
+                        self._programming.holds(levels)
+                    self._programming.to(levels)
+            finally:
+                self._programming.verify, self._programming.changes = policy, counted
 
     def reset(self) -> None:
         """Reset the inner device; its own exceptions become ForeignError."""
@@ -185,6 +216,7 @@ class Metered(Wrapper):
     def restore(self, state: Mapping[str, object]) -> None:
         """Return the inner device to the state of a snapshot; what it has programmed then is for `reprogram` to say."""
         self._programming.lost()
+        self._restored = bool(state)
         super().restore(state)
 
 

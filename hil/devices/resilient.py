@@ -19,7 +19,19 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from hil.device import ArraySpec, Chip, Device, Recoverable, Resting, Retransmitting, Streaming, Timed, program, reset
+from hil.device import (
+    ArraySpec,
+    Chip,
+    Device,
+    Recoverable,
+    Resting,
+    Retransmitting,
+    Streaming,
+    Timed,
+    program,
+    reads_back,
+    reset,
+)
 from hil.devices.recovery import Ladder
 from hil.errors import HilError, LinkError, Unrepeatable
 from hil.wrapper import Wrapper
@@ -43,6 +55,17 @@ class Resilient(Wrapper):
     def program(self, params: Tensor) -> None:
         """Program the inner device, again after a recovery."""
         self._whole(lambda: program(self._inner, params))
+
+    def held(self) -> Tensor:
+        """Read back the inner device, again after a recovery."""
+        try:
+            return super().held()
+        except HilError as fault:
+            return self._ladder.climb(fault, super().held)
+
+    def rewrite(self, params: Tensor, which: Tensor) -> None:
+        """Write channels of the inner device once more, again after a recovery."""
+        self._whole(lambda: reads_back(self._inner).rewrite(params, which))
 
     def reset(self) -> None:
         """Reset the inner device, again after a recovery."""

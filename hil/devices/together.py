@@ -87,6 +87,16 @@ class Attended(Wrapper):
         with self._together.waiting():
             super().program(params)
 
+    def held(self) -> Tensor:
+        """Read back the inner device."""
+        with self._together.waiting():
+            return super().held()
+
+    def rewrite(self, params: Tensor, which: Tensor) -> None:
+        """Write channels of the inner device once more."""
+        with self._together.waiting():
+            super().rewrite(params, which)
+
     def reset(self) -> None:
         """Reset the inner device."""
         with self._together.waiting():

@@ -193,7 +193,9 @@ def _seeds(summary: Facts) -> Tile | None:
 def _passes(summary: Facts) -> Tile | None:
     passes = number(summary, "device_passes")
     writes = number(summary, "device_writes")
+    missed = number(summary, "device_missed")
     more = "" if writes is None else f"; {writes:,.0f} channels programmed"
+    more += f", {missed:,.0f} of them off nevertheless" if missed else ""
     return None if passes is None else Tile("device passes", f"{passes:,.0f}", f"evaluations of the node, all counted{more}")
 
 

@@ -109,8 +109,11 @@ def _programmed(training: Training) -> dict[str, Any]:
         return {}
     found = {name: levels(layer, training.best.tensors.get(f"{name}.params")) for name, layer in trained.items()}
     budget = {} if training.plan.budget_writes is None else {"budget_writes": training.plan.budget_writes}
+    verified = training.device_verified
+    counts = {f"device_{name}": count for name, count in verified.items()} if verified["reads"] else {}
     return {
-        "device_programs": training.device_programs, "device_writes": training.device_writes, **budget, "programmed": found,
+        "device_programs": training.device_programs, "device_writes": training.device_writes, **counts, **budget,
+        "programmed": found,
     }  # fmt: skip
 
 

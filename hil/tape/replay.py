@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from hil.device import ArraySpec, Spec
-from hil.errors import ReplayDiffers, RunError, TapeEnded
+from hil.errors import ContractError, ReplayDiffers, RunError, TapeEnded
 from hil.slew import Slew
 from hil.tape.format import NO_KEY, PROGRAM, RESET, Floats, Reel, damaged, key_of, settings_digest
 from hil.tape.recorder import NODE, array_name, kept, node_name
@@ -47,6 +47,7 @@ class Replay:
         self._spec = dataclasses.replace(reel.head.spec, provenance="replay")
         self._settings = settings_digest(reel.head.settings)
         self._flags, self._key = 0, NO_KEY
+        self._params: Tensor | None = None
         self._known: dict[bytes, list[int]] = {}
         self._given: dict[bytes, int] = {}
         self.shots = 0  # given
@@ -70,6 +71,21 @@ class Replay:
         """Note the parameters: they are part of the settings that a shot must have been recorded with."""
         self._settings = settings_digest(self._reel.head.settings, kept(params).tobytes())
         self._flags |= PROGRAM
+        self._params = params.detach()
+
+    @property
+    def reads_back(self) -> bool:
+        """True: a shot was recorded with what was asked for, however often that was written."""
+        return self._spec.params is not None
+
+    def held(self) -> Tensor:
+        """Return what was programmed last, exactly: nothing is written once more."""
+        if self._params is None:
+            raise ContractError("nothing was programmed", where="replay", outputs=OUTPUTS)
+        return self._params
+
+    def rewrite(self, params: Tensor, which: Tensor) -> None:
+        """Do nothing: the shots that follow were recorded after it."""
 
     def reset(self) -> None:
         """Note a reset before the next shot."""

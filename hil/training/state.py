@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from hil.data.augment import Augment
 from hil.data.dataset import Dataset
-from hil.devices.meter import Metered
+from hil.devices.meter import WRITES, Metered
 from hil.errors import HilError, RunError
 from hil.fitting import Fitting
 from hil.foreign import said
@@ -50,7 +50,7 @@ class TrainingPlan:
         augment: what is done to training examples.
         accumulate, clip_norm: see hil/training/moves.py.
         patience, min_delta: see hil/training/stopping.py; epochs, and in units of the metric.
-        budget_writes: training ends with the step that changes so many channels of what is programmed, all counted; None: any.
+        budget_writes: training ends with the step that writes so many channels of what is programmed, all counted; None: any.
     """
 
     seed: int
@@ -172,8 +172,13 @@ class Training:
 
     @property
     def device_writes(self) -> int:
-        """Channels that changed, each time something else was programmed on a device, so far."""
+        """Channels that were written, each time something else was programmed on a device, so far."""
         return sum(device.count.writes for device in self.devices)
+
+    @property
+    def device_verified(self) -> dict[str, int]:
+        """Channels read back, times that channels were written once more, channels off after the last try, so far."""
+        return {name: sum(getattr(device.count, name) for device in self.devices) for name in WRITES[2:]}
 
     @property
     def device_programs(self) -> int:
@@ -345,7 +350,7 @@ class Training:
 
 
 def _writes(device: Metered) -> dict[str, Any]:
-    return {"programs": device.count.programs, "writes": device.count.writes, "changes": device.changes}
+    return {**{name: getattr(device.count, name) for name in WRITES}, "changes": device.changes}
 
 
 def _whole(facts: Mapping[str, Any], name: str) -> int:

@@ -224,6 +224,28 @@ def test_a_wrong_combination_is_refused_before_anything_is_opened(
     assert "untouched" in str(caught.value)
 
 
+def test_what_stays_is_programmed_once_and_any_learner_trains_around_it(tmp_path: Path) -> None:
+    for learner in ('"adfa"', '"spsa"'):
+        with built(read(tmp_path, learner=learner, params='start = "uniform"\nlr = 0\n')) as made:
+            first = {name: value.clone() for name, value in made.training.net.state_dict().items()}
+            steps(made)
+            now = made.training.net.state_dict()
+            assert [name for name in now if torch.equal(now[name], first[name])] == ["layers.0.params"]
+            assert made.training.device_programs == 1
+            assert sum(len(group["params"]) for group in made.training.optimizer.param_groups) == 4
+
+
+def test_a_device_that_cannot_be_read_back_cannot_be_verified(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read back") as caught, built(read(tmp_path, params="tolerance = 0.01\n")):
+        pass
+    assert "[params]" in caught.value.where
+    assert caught.value.todo == "remove tolerance"
+    with pytest.raises(ConfigError, match="up"):
+        read(tmp_path, device=WRITES + 'base = { speciment = 1 }\nup = "1 V"\n')
+    with pytest.raises(ConfigError, match="specimen"):
+        read(tmp_path, device=WRITES + "base = { speciment = 1 }\n")
+
+
 def test_a_bench_that_programs_nothing_and_several_devices_are_told_where_it_belongs(tmp_path: Path) -> None:
     path = written(tmp_path)
     text = path.read_text(encoding="utf-8")
@@ -251,10 +273,20 @@ def test_a_device_a_layer_is_programmed_where_it_says_so(tmp_path: Path) -> None
         assert "layers.1.params" not in made.training.net.state_dict()
 
 
-@pytest.mark.parametrize("learner", ['"pat"', '"spsa"'])
-def test_killed_while_it_is_trained_it_resumes_with_the_same_bits_and_replays(tmp_path: Path, learner: str) -> None:
-    more = TRAIN + "checkpoint_every = 2\nrecord = true\n"
-    experiment = written(tmp_path, learner, train=more, device=DOPANTS + 'max_step = "100 mV"\ndrift_v_per_rt = 1e-4\n')
+STEPS = 'max_step = "100 mV"\ndrift_v_per_rt = 1e-4\n'
+WRITES = 'use = "written"\nof = "sim_devices.dopant_network:DopantNetwork"\nnoise = 0.05\nread_noise = 0.005\ndrift = 0.02\n'
+VERIFIED = f"{WRITES}base = {{ specimen = 1, max_step_v = 0.1 }}\n"
+
+
+@pytest.mark.parametrize(
+    ("learner", "device"), [('"pat"', VERIFIED), ('"spsa"', DOPANTS + STEPS)], ids=["pat, verified", "spsa"]
+)
+def test_killed_while_it_is_trained_it_resumes_with_the_same_bits_and_replays(
+    tmp_path: Path, learner: str, device: str
+) -> None:
+    more, verified = TRAIN + "checkpoint_every = 2\nrecord = true\n", device is VERIFIED
+    params = 'start = "uniform"\nlr = 0.05\n' + "tolerance = 0.02\ntries = 3\n" * verified
+    experiment = written(tmp_path, learner, params, train=more, device=device)
     whole, run, acts = tmp_path / "whole", tmp_path / "r", tmp_path / "acts"
     assert cli.run(["train", str(experiment), "--run", str(whole)]) == 0
     assert killed(acts, ("half of a write journal.jsonl", 5), "train", experiment, "--run", run) == -9
@@ -265,8 +297,10 @@ def test_killed_while_it_is_trained_it_resumes_with_the_same_bits_and_replays(tm
     killed(acts, None, "resume", run)
     assert list(differences(whole, run)) == []
     one, other = (json.loads((folder / "summary.json").read_text(encoding="utf-8")) for folder in (whole, run))
-    for key in ("device_programs", "device_writes", "programmed"):
+    counted = ("device_reads", "device_tries", "device_missed") if verified else ()
+    for key in ("device_programs", "device_writes", "programmed", *counted):
         assert one[key] == other[key]
+    assert not verified or one["device_reads"] > 0 < one["device_tries"]
     assert len(one["programmed"]["layers.0"]) == 5
     (first,), (again,) = (
         json.loads((folder / "diagnostics.json").read_text(encoding="utf-8"))["programmed"] for folder in (whole, run)

@@ -39,6 +39,7 @@ from hil.network import Network
 from hil.task import takes_task
 from hil.twin import Twin
 from sim_devices.coupled_nodes import CoupledNodes
+from sim_devices.crossbar import Crossbar
 from sim_devices.delay_loop import DelayLoop
 from sim_devices.dopant_network import DopantNetwork
 from sim_devices.fibre_loop import FibreLoop
@@ -50,10 +51,16 @@ from sim_devices.mzi_mesh import MZIMesh
 from sim_devices.scattering import Scattering
 from sim_devices.simulated import Simulated
 from sim_devices.spiking_array import SpikingArray
+from sim_devices.written import Written
 
 
 def drifting() -> MachZehnder:
     return MachZehnder(drift_rad_per_s=1e-3, drift_rad_per_rts=1e-2, bandwidth_hz=2e7)
+
+
+def written_crossbar() -> Written:
+    base = {"rows": 4, "outputs": 3}
+    return Written(of="sim_devices.crossbar:Crossbar", base=base, noise=0.03, drift=0.05, endurance=2.0, read_noise=0.01)
 
 
 DEVICES: dict[str, Callable[[], Device]] = {
@@ -66,6 +73,7 @@ DEVICES: dict[str, Callable[[], Device]] = {
     "simulated mesh": lambda: Simulated(MZIMesh(modes=3), seed=1),
     "simulated dopant network": lambda: Simulated(DopantNetwork(drift_v_per_rt=1e-3), seed=1),
     "metered dopant network in small steps": lambda: metered(Simulated(DopantNetwork(max_step_v=0.1), seed=1)),
+    "metered crossbar whose writes scatter": lambda: metered(Simulated(written_crossbar(), seed=1)),
     "simulated modulator and camera": lambda: Simulated(Scattering(macropixels=9, pixels=16), seed=1),
     "simulated delay loop": lambda: Simulated(DelayLoop(nodes=4, noise=1e-3, lowpass_hz=2e6), seed=1),
     "simulated fibre loop": lambda: Simulated(FibreLoop(nodes=4, noise=1e-3, phase_noise_rad=0.1), seed=1),
@@ -100,6 +108,9 @@ CHANNELS: dict[str, Callable[[], Twin]] = {
     "memristive network, electrodes everywhere": lambda: MemristiveNetwork(electrodes=6, rows=3, columns=2),
     "dopant network": lambda: DopantNetwork(specimen=2, drift_v_per_rt=1e-3),
     "dopant network without noise": lambda: DopantNetwork(data=(1, 2, 7), noise=0.0),
+    "crossbar": lambda: Crossbar(rows=4, outputs=3, specimen=2),
+    "crossbar without noise": lambda: Crossbar(rows=4, outputs=3, noise=0.0, dac_bits=0, adc_bits=0, wire_ohm=50.0),
+    "crossbar whose writes scatter": lambda: written_crossbar(),
     "modulator and camera": lambda: Scattering(macropixels=9, pixels=16, specimen=2),
     "modulator and camera without noise": lambda: Scattering(macropixels=9, pixels=16, noise=0.0, quantised=False),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -10,9 +11,9 @@ from torch import Tensor
 
 from hil.device import Port, Spec
 from hil.devices.meter import metered
-from hil.devices.programming import Programming
+from hil.devices.programming import Programming, Verify
 from hil.encoding import Levels
-from hil.errors import ContractError, OutOfRange
+from hil.errors import ContractError, NotAReading, OutOfRange
 from hil.slew import Slew
 
 
@@ -176,3 +177,71 @@ def test_a_resume_programs_what_was_held_and_does_not_count_it() -> None:
     assert device.count.writes == counted
     device.program(torch.tensor([1.0, 2.0]))
     assert len(inner.sent) == 2
+
+
+class Memristors(Heaters):
+    """Two channels of which a write makes `share` of the way; written: how often each was."""
+
+    def __init__(self, share: float = 1.0, reads_back: bool = True) -> None:
+        super().__init__()
+        self.share, self.reads_back = share, reads_back
+        self.levels, self.written = torch.zeros(2), torch.zeros(2)
+
+    def program(self, params: Tensor) -> None:
+        super().program(params)
+        self.rewrite(params, torch.ones(2, dtype=torch.bool))
+
+    def held(self) -> Tensor:
+        return self.levels
+
+    def rewrite(self, params: Tensor, which: Tensor) -> None:
+        self.levels = torch.where(which, self.levels + self.share * (params - self.levels), self.levels)
+        self.written += which
+
+
+def test_what_is_off_is_written_once_more_until_it_is_near_and_all_of_it_is_counted() -> None:
+    inner = Memristors(share=0.5)
+    device = metered(inner)
+    device.verify(Verify(tolerance=0.1, tries=5))
+    device.program(torch.tensor([4.0, 0.6]))  # off by 2.0 of 0.8, and by 0.3 of 0.5
+    assert inner.levels.tolist() == pytest.approx([3.5, 0.3])
+    assert inner.written.tolist() == [3, 1]
+    counted = device.count
+    assert (counted.programs, counted.writes, counted.reads, counted.tries, counted.missed) == (1, 4, 6, 2, 0)
+    device.program(torch.tensor([4.0, 0.6]))
+    assert counted.reads == 6  # it is held: nothing is asked
+
+
+def test_a_channel_that_never_comes_is_given_up_and_counted() -> None:
+    device = metered(Memristors(share=0.01))
+    device.verify(Verify(tolerance=0.1, tries=3))
+    device.program(torch.tensor([8.0, 0.0]))
+    assert (device.count.writes, device.count.reads, device.count.tries, device.count.missed) == (5, 8, 3, 1)
+    assert device.programmed == [8.0, 0.0]
+
+
+def test_a_level_that_is_no_number_or_cannot_be_read_is_told() -> None:
+    inner = Memristors()
+    device = metered(inner)
+    device.verify(Verify(0.1, 1))
+    inner.held = lambda: torch.tensor([math.nan, 0.0])  # type: ignore[method-assign]
+    with pytest.raises(NotAReading, match="no level"):
+        device.program(torch.ones(2))
+    assert device.programmed is None
+    blind = metered(Memristors(reads_back=False))
+    blind.verify(Verify(0.1, 1))
+    with pytest.raises(ContractError, match="cannot be read back"):
+        blind.program(torch.ones(2))
+
+
+def test_a_resume_verifies_what_could_not_be_restored() -> None:
+    for state, reads in (({}, 2), ({"count": 1}, 0)):
+        inner = Memristors()
+        asked: list[int] = []
+        inner.held = lambda levels=inner, asked=asked: asked.append(2) or levels.levels  # type: ignore[method-assign]
+        device = metered(inner)
+        device.verify(Verify(0.1, 1))
+        device.restore(state)
+        device.reprogram([1.0, 2.0])
+        assert sum(asked) == reads
+        assert device.count.writes == 0

@@ -11,6 +11,7 @@ from hil.device import program
 from hil.errors import ConfigError, OutOfRange
 from hil.seeding import generator
 from hil.twin import Parametric
+from sim_devices.crossbar import Crossbar
 from sim_devices.dopant_network import DopantNetwork
 from sim_devices.mzi_mesh import MZIMesh
 from sim_devices.simulated import Simulated
@@ -72,8 +73,16 @@ def test_it_drifts_as_a_random_walk_of_its_readings() -> None:
     assert float(walked.std()) == pytest.approx(1e-2, rel=0.3)
 
 
-@pytest.mark.parametrize("twin", [DopantNetwork(noise=0.0), MZIMesh(modes=3, noise=0.0)], ids=["dopants", "mesh"])
-def test_slopes_in_what_is_programmed_are_those_of_differences(twin: DopantNetwork | MZIMesh) -> None:
+WIRED = {"noise": 0.0, "dac_bits": 0, "adc_bits": 0, "wire_ohm": 100.0}
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [DopantNetwork(noise=0.0), MZIMesh(modes=3, noise=0.0), Crossbar(rows=3, outputs=2, **WIRED),
+     Crossbar(rows=3, outputs=2, wires="solved", **WIRED)],
+    ids=["dopants", "mesh", "crossbar", "solved crossbar"],
+)  # fmt: skip
+def test_slopes_in_what_is_programmed_are_those_of_differences(twin: DopantNetwork | MZIMesh | Crossbar) -> None:
     assert isinstance(twin, Parametric)
     port, inputs = twin.spec.params, twin.spec.inputs
     assert port is not None

@@ -1,0 +1,1 @@
+"""Calibration of a crossbar of programmed cells, as differential pairs."""
