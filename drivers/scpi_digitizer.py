@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from drivers.links.link import Link
+from drivers.poll import Poll
 from drivers.read_back import Panel, Setting
 from drivers.scpi import Identity, Scpi, reading, spoken
 from drivers.scpi_driver import ScpiDriver
@@ -159,6 +160,7 @@ class ScpiDigitizer(ScpiDriver):
         numbers = tuple(channels) or (channel,)
         self._name = f"scope channel{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
         self._trigger_v, self._clock = trigger_v, clock
+        self._arming, self._taking = Poll(), Poll()
         self._shape: Shape | None = None  # what the instrument is configured for, if that is known
         self._closed = False
         try:
@@ -295,10 +297,8 @@ class ScpiDigitizer(ScpiDriver):
     def _armed(self, ready: bool, again: Callable[[], bool], got: str) -> None:
         """Ask until the scope is ready for a trigger. Raises: InstrumentError: it is not after ARMED_S."""
         deadline = self._clock() + ARMED_S
-        while not ready:
-            if self._clock() > deadline:
-                raise InstrumentError(f"the scope did not arm within {ARMED_S:g} s", where=self._name, got=got)
-            ready = again()
+        if not ready and not self._arming.until(again, lambda: self._clock() > deadline):
+            raise InstrumentError(f"the scope did not arm within {ARMED_S:g} s", where=self._name, got=got)
 
     def wait(self, timeout_s: float) -> None:
         """Wait until the record is complete.
@@ -307,17 +307,16 @@ class ScpiDigitizer(ScpiDriver):
             MissedTrigger: it is not after `timeout_s`; the scope was stopped.
         """
         deadline = self._clock() + timeout_s
-        while self._runs():
-            if self._clock() > deadline:
-                self._scpi.send(self.stop)
-                raise MissedTrigger(
-                    "no trigger arrived",
-                    where=self._name,
-                    got=f"still waiting after {timeout_s:g} s",
-                    allowed=f"a rising edge at {self._edge_at}",
-                    outputs="inside their limits",
-                    todo=f"connect the generator's SYNC output to {self._edge_at}, or look at the trigger level",
-                )
+        if not self._taking.until(lambda: not self._runs(), lambda: self._clock() > deadline):
+            self._scpi.send(self.stop)
+            raise MissedTrigger(
+                "no trigger arrived",
+                where=self._name,
+                got=f"still waiting after {timeout_s:g} s",
+                allowed=f"a rising edge at {self._edge_at}",
+                outputs="inside their limits",
+                todo=f"connect the generator's SYNC output to {self._edge_at}, or look at the trigger level",
+            )
 
     _edge_at: str = "the scope's EXT TRIG"
 

@@ -671,17 +671,25 @@ def doctor(
 ) -> None:
     """Check a loop: who answers, how fast, how clean and how linear it is, and what changed since an older passport.
 
+    Of an experiment: train a few steps, keep nothing of them, and say how long an epoch will take, and what takes the time.
+
     Parameters
     ----------
     what
-        A bench file, module:Class of a device or a twin, or a passport that was written before.
+        A bench file, an experiment file, module:Class of a device or a twin, or a passport that was written before.
     json
         Write the passport to this file, a new one.
     against
         An older passport: say which figures changed by more than their spread.
     set
-        key=value, settings of the class: JSON values, or text with its unit.
+        key=value, settings of the class: JSON values, or text with its unit; of an experiment section.key=value.
     """
+    if what.endswith(".toml"):
+        from hil.commands.forecast import forecast, of_experiment
+
+        if of_experiment(what, json or against):
+            forecast(Path(what), set, out)
+            return
     from hil.commands.doctor import doctor as examined
     from hil.commands.host import settings_of
 

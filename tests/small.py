@@ -22,7 +22,7 @@ def toml(
     """The text of an experiment on digits; [train] is its last table, so that a test can add to it. examples: None is all."""
     data = "" if examples is None else f"[data]\ntrain_examples = {examples}\n"
     return (
-        f'seed = 1\n{data}[network]\nwidths = [{widths}]\n[device]\n{device}\n[encode]\n{encode}\n'
+        f'seed = 1\n{data}[network]\nwidths = [{widths}]\npieces = 1\n[device]\n{device}\n[encode]\n{encode}\n'
         f'[learner]\nuse = "{learner}"\n[train]\n{train}\n'
     )  # fmt: skip
 

@@ -286,3 +286,26 @@ def test_a_wide_layer_shares_a_device_of_few_channels_in_time(pieces: int) -> No
     assert layer.through(lambda rows: Pairs().forward(rows), x).equal(due)
     assert layer.drive(x).shape == (4, 2)
     device.close()
+
+
+def test_a_piece_goes_on_before_the_pieces_behind_it_are_answered() -> None:
+    """The second piece of the first layer is answered once the first piece has come to the second layer."""
+
+    class Late(Sine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.due: list[tuple[Future[Tensor], Tensor]] = []
+            self.number = 0
+
+        def submit(self, x: Tensor) -> Future[Tensor]:
+            answer: Future[Tensor] = Future()
+            self.due.append((answer, x))
+            self.number += 1
+            while self.due and self.number != 2:
+                waiting, drive = self.due.pop(0)
+                waiting.set_result(self.forward(drive))
+            return answer
+
+    wanted, found = network(Sine())(x()), network(Late(), 2)(x())
+    for one, other in zip(wanted, found, strict=True):
+        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(one, other, strict=True))

@@ -4,6 +4,7 @@
       -> plan      one or more equal records that fit both memories            drivers/waveform/record.py
       -> encode    volts to codes, between two markers
       -> exchange  upload, arm, trigger, wait, read                            the two instruments, on one worker thread
+         the next record is uploaded while this one is read                    drivers/waveform/ahead.py
       -> track     find both markers in what came back                         drivers/waveform/tracking.py
       -> decode    settled samples of each symbol, averaged, in V
     answer (batch, n) in V, or (batch, L)
@@ -33,9 +34,11 @@ and after any shot that failed, what they hold: a change by another hand is a fa
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,11 +50,12 @@ from drivers.auxiliaries import Auxiliaries
 from drivers.closing import close_all
 from drivers.read_back import Care
 from drivers.watched import Watched
+from drivers.waveform.ahead import Ahead, Parts
 from drivers.waveform.alignment import REACH, Window
 from drivers.waveform.arrival import Arrival, Pairs, arrival
 from drivers.waveform.channels import Drive, Drives, Instruments, Read, Reads
 from drivers.waveform.layouts import Layouts
-from drivers.waveform.record import Codes, Record, RecordPlan, data_of
+from drivers.waveform.record import Record, RecordPlan, data_of
 from drivers.waveform.roles import Digitizer, Generator
 from drivers.waveform.settings import MemorySettings as MemorySettings
 from drivers.waveform.settings import WaveformSettings as WaveformSettings
@@ -65,7 +69,9 @@ from hil.errors import ConfigError, ContractError, Misaligned
 class Stats:
     """Counts and times (s) since the device opened; host_s is encoding and decoding, the rest is the bench.
 
-    `symbols` are values that were answered, `played` the symbols of all records, with markers, guards and rests.
+    `symbols` are values that were answered, `played` the symbols of all records, with markers, guards and rests. `upload_s` is
+    what was waited for; uploads took `hidden_s` besides, while a record was read. `settings_s` went by for setting
+    the instruments and asking what they hold.
     """
 
     shots: int = 0
@@ -79,6 +85,25 @@ class Stats:
     wait_s: float = 0.0
     read_s: float = 0.0
     host_s: float = 0.0
+    hidden_s: float = 0.0
+    settings_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shot:
+    """A batch that waits for the instruments: its plan, the records of all drives, one after another, and how it is answered.
+
+    Args:
+        count: values that are answered.
+        shape: of the answer.
+        encode_s: seconds that the host took for it.
+    """
+
+    plan: RecordPlan
+    records: Sequence[Parts]
+    count: int
+    shape: torch.Size
+    encode_s: float
 
 
 class Waveform:
@@ -126,11 +151,15 @@ class Waveform:
         self._stats = Stats()
         self._closed = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="waveform")
+        self._waiting: deque[Shot] = deque()
+        self._ends: list[Callable[[], None]] = []
         try:
             self._drives, self._reads = Drives(drives), Reads(reads, sync)
             self._spec = self._described(provenance)
             self._watch = Watched(owned, auxiliaries, care, clock, self._drives.port.name, self._forget)
             self._layouts = Layouts(self._drives, self._reads, self._settings, memory)
+            self._ahead = Ahead(self._drives, self._reads, clock)
+            self._ends.append(self._ahead.close)
             s = self._settings
             accept = replace(s.acceptance, echoes=memory is not None)
             self._timing = Timing(self._drives, self._reads, s.symbol_s, accept, s.trigger_timeout_s + s.longest_delay_s)
@@ -218,7 +247,10 @@ class Waveform:
         started = self._clock()
         layout = self._layouts.of(values.shape[1], sequences)
         records = [self._layouts.records(layout, k, row) for k, row in enumerate(values)]
-        return self._worker.submit(self._shot, layout.plan, records, values.shape[1], shape, self._clock() - started)
+        parts = list(zip(*records, strict=True))
+        shot = Shot(layout.plan, parts, values.shape[1], shape, self._clock() - started)
+        self._waiting.append(shot)
+        return self._worker.submit(self._played, shot)
 
     def _sequences(self, x: Tensor) -> int:
         """Return how many sequences there are in (time, batch, N). Raises: ContractError: there is no time axis."""
@@ -234,21 +266,32 @@ class Waveform:
         """Shape of the answer to `x`: as wide as there are readings, where there are several channels."""
         return x.shape if len(self._drives) == len(self._reads) == 1 else torch.Size((*x.shape[:-1], len(self._reads)))
 
-    def _shot(self, plan: RecordPlan, records: Sequence[Codes], count: int, shape: torch.Size, encode_s: float) -> Tensor:
+    def _played(self, shot: Shot) -> Tensor:
         """Play all records of a batch, or none."""
+        self._waiting.remove(shot)
+        plan, count, shape = shot.plan, shot.count, shot.shape
         answer = np.empty((len(self._reads), plan.records * plan.symbols), dtype=np.float32)
-        tally = replace(self._stats, host_s=self._stats.host_s + encode_s)
+        tally = replace(self._stats, host_s=self._stats.host_s + shot.encode_s)
         with self._watch.shot():
+            began = self._clock()
             tally = self._remeasured(tally)
             self._ready(plan)
-            for k, parts in enumerate(zip(*records, strict=True)):
+            tally = replace(tally, settings_s=tally.settings_s + self._clock() - began)
+            for k, parts in enumerate(shot.records):
                 part = answer[:, k * plan.symbols : (k + 1) * plan.symbols]
-                tally = self._exchange(plan, parts, part, tally)
+                tally = self._exchange(plan, parts, part, tally, partial(self._next, shot, k))
         self._stats = replace(tally, shots=tally.shots + 1, symbols=tally.symbols + count)
         found = answer[0, :count] if len(answer) == 1 else np.ascontiguousarray(answer[:, :count].T)
         if self._memory is not None:
             return torch.from_numpy(found).view(shape[1], shape[0], shape[2]).transpose(0, 1).contiguous()
         return torch.from_numpy(found).view(shape)
+
+    def _next(self, shot: Shot, k: int) -> Parts | None:
+        """The record behind record k of `shot`: of the same batch, or of the next one; None: there is none, or no more."""
+        if self._closed:
+            return None
+        later = shot.records[k + 1 :] or (self._waiting[0].records if self._waiting else ())
+        return later[0] if later else None
 
     def _remeasured(self, tally: Stats) -> Stats:
         """Measure the delay again if it is time: records without markers say nothing of it.
@@ -261,7 +304,7 @@ class Waveform:
             return tally
         before = self._arrival
         self._drives.prepare(s.symbol_rate_hz * s.samples_per_symbol)
-        self._drives.upload(self._layouts.probe(0))
+        self._ahead.upload(self._layouts.probe(0))
         self._track.follow(self._measure())
         if self._arrival.late != before.late:
             raise Misaligned(
@@ -280,24 +323,41 @@ class Waveform:
         self._reads.configure(self._layouts.samples(plan), s.symbol_rate_hz * s.reads_per_symbol, self._layouts.start_s(plan))
         self._watch.settle()
 
-    def _exchange(self, plan: RecordPlan, records: Sequence[Codes], answer: NDArray[np.float32], tally: Stats) -> Stats:
-        """Play one record of each drive, take `averages` records back, and decode them into `answer` (L, symbols)."""
+    def _exchange(
+        self, plan: RecordPlan, records: Parts, answer: NDArray[np.float32], tally: Stats, following: Callable[[], Parts | None]
+    ) -> Stats:  # fmt: skip
+        """Play one record of each drive, take `averages` records back, and decode them into `answer` (L, symbols).
+
+        Args:
+            plan: of the record.
+            records: of the drives.
+            answer: gets the values, in V.
+            tally: counts and times so far.
+            following: asked for the next record, once this one has been played and taken.
+        """
         t0 = self._clock()
-        self._drives.upload(records)
+        self._ahead.upload(records)
         self._drives.output(True)
         sent = sum(record.nbytes for record in records)
         tally = replace(tally, upload_s=tally.upload_s + self._clock() - t0, bytes_up=tally.bytes_up + sent)
         answer[:] = 0.0
-        for _ in range(self._settings.averages):
+        for left in reversed(range(self._settings.averages)):
             t1 = self._clock()
             self._reads.arm()
             self._drives.trigger()
             self._reads.wait(self._timing.patience_s(plan.ends + REACH))
             t2 = self._clock()
-            measured = self._reads.take()
-            t3 = self._clock()
-            lag = self._track.lag(plan, None if self._track.pulse is None else self._reads.pulse())
-            lags = [self._decoded(plan, which, record, answer[which], lag) for which, record in enumerate(measured)]
+            later = None if left else following()
+            if later is not None:
+                self._ahead.begin(later)
+            try:
+                measured = self._reads.take()
+                t3 = self._clock()
+                lag = self._track.lag(plan, None if self._track.pulse is None else self._reads.pulse())
+                lags = [self._decoded(plan, which, record, answer[which], lag) for which, record in enumerate(measured)]
+                t4 = self._clock()
+            finally:
+                self._ahead.ended()
             tally = replace(
                 tally,
                 records=tally.records + 1,
@@ -306,10 +366,14 @@ class Waveform:
                 realigned=tally.realigned + any(lags),
                 wait_s=tally.wait_s + t2 - t1,
                 read_s=tally.read_s + t3 - t2,
-                host_s=tally.host_s + self._clock() - t3,
+                host_s=tally.host_s + t4 - t3,
+                upload_s=tally.upload_s + self._clock() - t4,
+                hidden_s=self._ahead.hidden_s,
             )
+            t5 = self._clock()
             if self._watch.due():
                 self._track.trust()
+                tally = replace(tally, settings_s=tally.settings_s + self._clock() - t5)
         return tally
 
     def _decoded(self, plan: RecordPlan, which: int, measured: Record, answer: NDArray[np.float32], lag: int | None) -> int:
@@ -388,7 +452,7 @@ class Waveform:
     def _reinstate(self) -> None:
         self._forget()
         self._drives.prepare(self._settings.symbol_rate_hz * self._settings.samples_per_symbol)
-        self._drives.upload(self._layouts.probe(0))
+        self._ahead.upload(self._layouts.probe(0))
         self._watch.lock_out()
 
     def _measure(self) -> Pairs:
@@ -404,13 +468,13 @@ class Waveform:
         found = []
         for k in range(len(self._drives)):
             if several:
-                self._drives.upload(self._layouts.probe(k))
+                self._ahead.upload(self._layouts.probe(k))
             found.append(self._timing.delays(self._layouts.longest, self._track.of(k)))
         rate_hz = self._settings.symbol_rate_hz * self._settings.samples_per_symbol
         settled, pairs, lost = arrival(found, rate_hz)
         for missing, which, k in lost:
             if several:
-                self._drives.upload(self._layouts.probe(k))
+                self._ahead.upload(self._layouts.probe(k))
             self._timing.explain(missing, self._layouts.longest, which, self._track.of(k))
             raise missing
         self._layouts.settle(settled)
@@ -432,7 +496,7 @@ class Waveform:
     def _edge(self, shift_s: float) -> tuple[Tensor, Tensor]:
         with self._watch.shot():
             self._drives.prepare(self._settings.symbol_rate_hz * self._settings.samples_per_symbol)
-            self._drives.upload(self._layouts.probe(0))
+            self._ahead.upload(self._layouts.probe(0))
             self._drives.output(True)
             which, s = self._arrival.best(0), self._settings
             late_s = self._arrival.late[0] * s.symbol_s / s.samples_per_symbol
@@ -442,6 +506,7 @@ class Waveform:
 
     def _forget(self) -> None:
         """Forget all settings: after a fault nothing is known of them."""
+        self._ahead.forget()
         self._drives.forget()
         self._reads.forget()
 
@@ -456,6 +521,8 @@ class Waveform:
         self._closed = True
         try:
             self._worker.shutdown(wait=True, cancel_futures=True)
+            for end in self._ends:
+                end()
         finally:  # also when a second Ctrl-C ends the wait
             close_all(self._closes)
 

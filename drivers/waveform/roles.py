@@ -39,7 +39,7 @@ class Generator(Protocol):
         """Turn volts into codes of the DAC, same shape; the caller has checked them against `drive`."""
 
     def upload(self, codes: Codes, channel: int = 0) -> None:
-        """Send the record of a channel and make it the one that the next trigger plays."""
+        """Send the record of a channel and make it the one that the next trigger plays; the digitizer may be read meanwhile."""
 
     def output(self, on: bool) -> None:
         """Switch the outputs on or off, and verify it."""
@@ -84,7 +84,7 @@ class Digitizer(Protocol):
         """Make ready for one trigger; return when it may come."""
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until the record is complete.
+        """Wait until the record is complete: what is uploaded to the generator from then on does not change it.
 
         Raises:
             MissedTrigger: it is not within `timeout_s`; the digitizer was stopped.

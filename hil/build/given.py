@@ -51,7 +51,8 @@ from hil.learner import Learner
 from hil.network import Layer, Network
 from hil.run.summary import Labels
 from hil.task import Task
-from hil.torch_device import default_threads
+from hil.torch_device import default_threads, sent
+from hil.training import pieces
 from hil.training.state import Training, TrainingPlan
 from hil.twin import Twin
 from sim_devices.simulated import Simulated
@@ -255,11 +256,12 @@ def _network_table(net: Network) -> dict[str, Any]:
         layers[f"layer_{number}"] = {"synapse": " ".join(str(layer.synapse).split()), **encode}
     decodes = {f"layer_{n}": asdict(layer.decode) for n, layer in enumerate(net.stack, 1) if layer.device is not None}
     closing = {} if net.feedback is None else {"closing": " ".join(str(net.feedback).split())}
-    return {"use": "Python", "pieces": net.pieces, **layers, "decode": decodes, **closing}
+    cut = {} if net.pieces is None else {"pieces": net.pieces}
+    return {"use": "Python", **cut, **layers, "decode": decodes, **closing}
 
 
-def restore_decodes(net: Network, config: Mapping[str, Any]) -> None:
-    """Let a run go on with the zeros and scales that it was begun with, whatever a new sweep found.
+def restore_measured(net: Network, config: Mapping[str, Any]) -> None:
+    """Let a run go on with the zeros, scales and pieces that it was begun with, whatever would be measured now.
 
     Args:
         net: the network.
@@ -267,6 +269,8 @@ def restore_decodes(net: Network, config: Mapping[str, Any]) -> None:
     """
     network, shared = config.get("network"), config.get("decode")
     table = network.get("decode") if isinstance(network, Mapping) else None
+    if net.pieces is None and isinstance(network, Mapping) and isinstance(kept := network.get("pieces"), int):
+        net.pieces = kept
     for number, layer in enumerate(net.stack, 1):
         kept = table.get(f"layer_{number}") if isinstance(table, Mapping) else shared
         if layer.device is not None and isinstance(kept, Mapping):
@@ -446,8 +450,13 @@ def _built(
         first.into(twin_net)
     optimizer = optimiser(experiment.optimizer, _parameters(net))
     schedule = schedule_of(experiment.schedule, optimizer, found.plan, len(found.data.train), found.task.metric)
+    data = moved(found.data, on)
+    if fresh and net.pieces is None:
+        net.pieces = twin_net.pieces = pieces.chosen(twin_net, sent(next(iter(data.train.parts(found.plan.batch)))[0], on))
+        network = experiment.network.model_copy(update={"pieces": net.pieces})
+        experiment = experiment.model_copy(update={"network": network})
     training = Training(
-        twin_net, learner, optimizer, moved(found.data, on), found.plan, devices(), schedule=schedule, task=found.task,
+        twin_net, learner, optimizer, data, found.plan, devices(), schedule=schedule, task=found.task,
         refit=experiment.learner.refit,
     )  # fmt: skip
     provenance = reduce(answered, [answered(node.provenance, device.spec.provenance) for device in training.devices])

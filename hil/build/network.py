@@ -203,7 +203,7 @@ def one_each(devices: int, chain: Chain) -> None:
         )  # fmt: skip
 
 
-def on_nodes(chain: Chain, nodes: Sequence[Behind], pieces: int) -> Network:
+def on_nodes(chain: Chain, nodes: Sequence[Behind], pieces: int | None) -> Network:
     """Put a node behind every synapse but the last.
 
     Args:

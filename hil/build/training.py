@@ -40,7 +40,7 @@ from hil.run.summary import Labels
 from hil.synapses import channels_of
 from hil.task import Task
 from hil.torch_device import default_threads
-from hil.training import diagnostics
+from hil.training import diagnostics, pieces
 from hil.training.outcome import misbelieved
 from hil.training.state import Training
 from hil.training.transfer_curve import Transfer, twin_line
@@ -159,15 +159,18 @@ def built(
             opened = opened_node(experiment, run, stack) if node is None else node
             opened, projector, allow = beside(experiment, opened, run, stack, told, allow)
             experiment, used = stand_in(experiment, resilient_node(opened, told), ready.on)
-            made = _built(experiment, ready, used, tape, fresh, allow, told, projector)
+            made = _built(experiment, ready, used, tape, fresh, allow, told, projector, begins=fresh and node is None)
         yield made
 
 
 def _built(
     experiment: Experiment, ready: Prepared, node: Node, tape: Tape | None, fresh: bool, allow: Allow, told: EventListener,
-    projector: Projector | None,
+    projector: Projector | None, *, begins: bool,
 ) -> Built:  # fmt: skip
-    """Put what is `ready` around the opened node, with what projects, if anything does; the other arguments as of `built`."""
+    """Put what is `ready` around the opened node, with what projects, if anything does; `begins`: a run, on a node opened here.
+
+    The other arguments are those of `built`.
+    """
     follow(node.twin, None, None, ready.on)
     if tape is not None:
         node = recorded_node(experiment, node, tape, fresh)
@@ -186,7 +189,9 @@ def _built(
     played = sent.shape[1] if sent.ndim == 3 and any(device.spec.memory for device in net.devices) else 1
     steps = int(getattr(options, "time_steps", played * getattr(options, "hold", 1)))
     room = "" if tape is None else needs(training, ready.chain.hidden, steps, tape)
-    resolved = _resolved(experiment, ready.data, ready.task, around.decodes)
+    if begins and net.pieces is None:
+        net.pieces = pieces.chosen(net, training.sent(*next(iter(ready.data.train.parts(ready.plan.batch))))[0])
+    resolved = _resolved(experiment, ready.data, ready.task, around.decodes, net.pieces)
     return Built(training, node, labels, resolved, around.transfer, room, around.twin_check, ready.first, projector)
 
 
@@ -204,7 +209,7 @@ def elsewhere(made: Built, experiment: Experiment, stack: ExitStack) -> Network:
     return wired(experiment, node, chain, trained.place).net
 
 
-def _resolved(experiment: Experiment, data: Dataset, task: Task, decodes: Sequence[Decode]) -> Experiment:
+def _resolved(experiment: Experiment, data: Dataset, task: Task, decodes: Sequence[Decode], cut: int | None) -> Experiment:
     """The experiment as it runs: what was measured or inferred is written down, so that a resume does not do it again.
 
     So is the checksum of data that could change; that of a published set stands in its card.
@@ -212,6 +217,8 @@ def _resolved(experiment: Experiment, data: Dataset, task: Task, decodes: Sequen
     changed: dict[str, Any] = {"task": task_table(experiment.task, task, experiment.place)}
     if experiment.data.named.kind != "published":
         changed["data"] = experiment.data.model_copy(update={"checksum": data.checksum})
+    if cut is not None:
+        changed["network"] = experiment.network.model_copy(update={"pieces": cut})
     tables = [DecodeTable(zero=decode.zero, scale=decode.scale) for decode in decodes]
     for table in tables:
         table.settle(f"{experiment.place}: [decode]")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 from rich.console import Console
 
 from hil.build.bench import OnServed, until_interrupted
@@ -24,6 +24,7 @@ from hil.wrapper import Wrapper
 from sim_devices.bench.description import VirtualBench, VirtualBox, VirtualGrid, VirtualScene, VirtualWire
 from sim_devices.bench.outputs import Feed
 from sim_devices.bench.served import ServedBench, build
+from sim_devices.instruments.timing import Timing
 
 
 class FeedTable(Section):
@@ -74,6 +75,8 @@ class BenchTable(Section):
         port_mapper: `hil serve` adds a VXI-11 port mapper to each instrument, for clients that cannot name a port. Port 111 is
             root's.
         announce: `hil serve` tells other programs of this computer by mDNS what it serves.
+        timing: "typical": each instrument is as slow as the real one; or times and rates of all of them, as
+            { arm = "10 ms", trigger = "10 ms", up = "10 MB/s", down = "5 MB/s" }; left out: all answer at once.
     """
 
     seed: Annotated[int, Field(strict=True)] = 0
@@ -83,8 +86,10 @@ class BenchTable(Section):
     faults: list[dict[str, Any]] = Field(default_factory=list)
     port_mapper: Annotated[bool, Field(strict=True)] = False
     announce: Annotated[bool, Field(strict=True)] = False
+    timing: Annotated[Literal["typical"] | dict[str, Any] | None, Holds(Timing)] = None
     node: TwinTable
     boxes: Annotated[dict[str, BoxTable], Holds(spread=True)] = Field(default_factory=dict)
+    _timing: Mapping[str, float] | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -94,6 +99,14 @@ class BenchTable(Section):
             return table
         boxes = {name: part for name, part in table.items() if name not in cls.model_fields and isinstance(part, Mapping)}
         return {**{name: part for name, part in table.items() if name not in boxes}, "boxes": boxes}
+
+    def settle(self, place: str) -> None:
+        """Find the classes of the boxes, and check the timing."""
+        super().settle(place)
+        if isinstance(self.timing, dict):
+            found = choice("timing", self.timing, f"{place[:-1]}.timing]", made=Timing)
+            found.build()
+            self._timing = found.settings
 
     @property
     def described(self) -> tuple[VirtualBox, ...]:
@@ -112,7 +125,7 @@ class BenchTable(Section):
         """Describe the whole bench: the boxes of these tables, and the plant between them, of one kind."""
         return VirtualBench(
             self.described, wires, self.transport, self.seed, linger_s=self.linger_s, log_path=self.log_path,
-            faults=self.faults, grids=grids, feeds=self.feeds, scenes=scenes,
+            faults=self.faults, grids=grids, feeds=self.feeds, scenes=scenes, timing=self._timing or self.timing,
         )  # fmt: skip
 
 

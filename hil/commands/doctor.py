@@ -38,6 +38,7 @@ from hil.commands.loop_check import (
     Timed,
     large_shots,
     latencies,
+    of_instruments,
     over_blocks,
     quality,
     ramped,
@@ -142,7 +143,7 @@ def _examined(
     what: str, name: str, shape: str, outputs: str, opened: Callable[[ExitStack], Node], bench: BenchFile | None, out: Console
 ) -> Passport:
     taken_at = datetime.now().astimezone().isoformat(timespec="seconds")
-    with _ending(what, outputs) as begun, ExitStack() as stack:
+    with ending(what, outputs) as begun, ExitStack() as stack:
         node = opened(stack)
         begun.append(node)
         for who, line in node.resources.items():
@@ -204,12 +205,8 @@ def _line_rate(whole: Timed) -> Figure:
 def _of_waveform(whole: Timed, settings: WaveformSettings) -> tuple[Figures, dict[str, float]]:
     """Where the time of a shot goes: what its instruments took, and what the settings say of the symbols that they play."""
     spent = {name: statistics.fmean(shot[name] for shot in whole.spent) for name in whole.spent[0]}
-    settling_s = settings.settle * settings.averages * spent["symbols"] / settings.symbol_rate_hz
-    played_s = spent["played"] / settings.symbol_rate_hz
-    bench_s = spent["wait_s"] + spent["read_s"] - settling_s
-    parts = shares(
-        {"upload": spent["upload_s"], "settling": settling_s, "acquisition": bench_s}, statistics.fmean(whole.seconds), "host"
-    )
+    found = of_instruments(spent, settings.symbol_rate_hz)
+    played_s, parts = found["acquisition"], shares(found, statistics.fmean(whole.seconds), "host")
     rates = over_blocks([shot["bytes_up"] / shot["upload_s"] for shot in whole.spent], statistics.median)
     playing = over_blocks([100 * played_s / seconds for seconds in whole.seconds], statistics.median)
     return {
@@ -246,7 +243,7 @@ def told(passport: Passport) -> Iterator[str]:
 
 
 @contextmanager
-def _ending(what: str, outputs: str) -> Iterator[list[Node]]:
+def ending(what: str, outputs: str) -> Iterator[list[Node]]:
     """Say what a fault ended, once something was opened, and what is safe."""
     begun: list[Node] = []
     try:

@@ -318,6 +318,23 @@ def over_blocks(values: Sequence[float], stat: Callable[[Sequence[float]], float
     return stat(values), statistics.stdev(stat(values[k * size : (k + 1) * size]) for k in range(BLOCKS))
 
 
+def of_instruments(spent: Counts, symbol_rate_hz: float) -> dict[str, float]:
+    """Seconds that the instruments of a waveform bench took, by what they did; see hil/commands/forecast.py.
+
+    Args:
+        spent: what the device counted meanwhile.
+        symbol_rate_hz: symbols that the generator plays in a second.
+    """
+    played_s = spent["played"] / symbol_rate_hz
+    return {
+        "upload": spent["upload_s"],
+        "trigger": spent["wait_s"] - played_s,
+        "acquisition": played_s,
+        "download": spent["read_s"],
+        "settings": spent["settings_s"],
+    }
+
+
 def shares(parts_s: Mapping[str, float], whole_s: float, rest: str) -> dict[str, float]:
     """Times of parts as shares of the whole; what no part took is `rest`."""
     bounded = {name: min(max(0.0, value), whole_s) for name, value in parts_s.items()}

@@ -223,7 +223,7 @@ def _points(
 ) -> Generator[Point, None, Run]:  # fmt: skip
     """See `train`, whose arguments these are."""
     from hil.build.described import described
-    from hil.build.given import given, restore_decodes, script
+    from hil.build.given import given, restore_measured, script
     from hil.commands.run import Run
     from hil.data.dataset import Dataset, load
     from hil.run.folder import RunFolder
@@ -232,7 +232,7 @@ def _points(
     data = data if isinstance(data, Dataset) else load(data)
     config = _begun(run)
     if config is not None:
-        restore_decodes(net, config)
+        restore_measured(net, config)
     rates = {"use": optimizer} if isinstance(optimizer, str) else dict(optimizer)
     weights = class_weights if class_weights is None or isinstance(class_weights, str) else list(class_weights)
     table = {

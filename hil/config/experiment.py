@@ -116,13 +116,13 @@ class NetworkTable(Using):
 
     Args:
         use: makes the synapses: a name, or "module:function"; other keys are its arguments, as widths = [64, 100, 10].
-        pieces: a batch is cut into so many pieces when the device can stream.
+        pieces: a batch is cut into so many pieces when the device can stream; None: as is measured when a run begins.
         feedback: closes the loop of a spiking network.
     """
 
     known: ClassVar[Mapping[str, Mapping[str, str]]] = {"use": SYNAPSES}
     use: str = "dense"
-    pieces: Annotated[int, Field(ge=1, strict=True)] = 1
+    pieces: Annotated[int, Field(ge=1, strict=True)] | None = None
     feedback: FeedbackTable | None = None
 
     def chosen(self) -> Choice:

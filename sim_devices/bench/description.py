@@ -29,6 +29,7 @@ from sim_devices.instruments.box import Box
 from sim_devices.instruments.faults import FaultSchedule, Place
 from sim_devices.instruments.keithley_2400 import Keithley2400
 from sim_devices.instruments.source_box import SourceBox
+from sim_devices.instruments.timing import ASSUMED, Timing
 from sim_devices.switch_log import SwitchLog
 
 Transport = Literal["hislip", "socket", "vxi11", "both", "all"]
@@ -159,6 +160,8 @@ class VirtualBench:
         feeds: parameters of the plant that follow an output, see `outputs.Feed`.
         port_mapper: a VXI-11 port mapper for each box, which gets a loopback address of its own: 127.0.0.1, 127.0.0.2, ...
         announce: tell programs of this computer by mDNS what is served, see sim_devices/transports/announce.py.
+        timing: of all boxes: "typical", what each one's class says of the real one, or settings of `timing.Timing`; None: all
+            answer at once.
     """
 
     boxes: tuple[VirtualBox, ...]
@@ -175,6 +178,7 @@ class VirtualBench:
     scenes: tuple[VirtualScene, ...] = ()
     port_mapper: bool = False
     announce: bool = False
+    timing: Literal["typical"] | Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         if self.transport not in get_args(Transport):
@@ -293,6 +297,8 @@ def assemble(bench: VirtualBench) -> Assembly:
     boxes: dict[str, object] = {
         box.name: made(Part(box.use, box.settings), f"box {box.name}", lock=lock) for box in bench.boxes
     }
+    for box in boxes.values() if bench.timing is not None else ():
+        _slow(box, bench.timing)
     scopes = {wire.scope for wire in bench.wires}
     places: dict[str, Place] = {name: "scope" if name in scopes else "box" for name in boxes}
     places |= {f"node{'' if i == 0 else i + 1}": "node" for i in range(len(bench.wires))}
@@ -305,6 +311,11 @@ def assemble(bench: VirtualBench) -> Assembly:
     Outputs(boxes, plant, bench.feeds, log)
     faults.add_all(bench.faults)
     return Assembly(plant, {name: cast(Box, box) for name, box in boxes.items()}, faults, log)
+
+
+def _slow(box: Any, timing: Literal["typical"] | Mapping[str, float] | None) -> None:
+    """Give a box its timing: that of its class, or the same for all."""
+    box.timing = getattr(type(box), "typical", ASSUMED) if not isinstance(timing, Mapping) else Timing(**timing)
 
 
 def _wired(bench: VirtualBench, boxes: Mapping[str, object], faults: FaultSchedule, log: SwitchLog) -> Adjustable:

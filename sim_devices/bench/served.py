@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from sim_devices.bench.control import ControlServer
 from sim_devices.bench.description import Assembly, Transport, VirtualBench, assemble
 from sim_devices.bench.process import START_TIMEOUT_S, Running, Served, serve
+from sim_devices.instruments.timing import timed
 from sim_devices.transports.announce import announced
 from sim_devices.transports.hislip import HislipServer
 from sim_devices.transports.socket import SocketServer
@@ -44,6 +45,7 @@ class RunningBench(Running):
         transports = SERVED[description.transport]
         for number, part in enumerate(description.boxes, 1):
             box, faults = self.boxes[part.name], self.faults.of[part.name]
+            box = timed(box, getattr(box, "timing", None))
             host = f"127.0.0.{number}" if description.port_mapper else "127.0.0.1"
             if "socket" in transports:
                 raw = SocketServer(box, host, part.socket_port, faults=faults)

@@ -237,13 +237,14 @@ class GeneratorBox(PanelBox, ABC):
 
     def _begin(self, channels: tuple[int, ...]) -> None:
         """A burst begins, which takes a while."""
-        if channels and self._pace:
+        pace = self._pace if self.timing is None else 1.0
+        if channels and pace:
             played = (self.drive(n) for n in channels)
-            self._operations.begin(
-                "burst", after_s=self._pace * max(d.delay_s + d.duration_s * min(d.cycles, 1e9) for d in played)
-            )
+            self._operations.begin("burst", after_s=pace * max(d.delay_s + d.duration_s * min(d.cycles, 1e9) for d in played))
 
     def _fire(self, channels: tuple[int, ...]) -> None:
+        if self.timing is not None:
+            self._operations.pause(self.timing.trigger_s)
         self._begin(channels)
         if channels and self._downstream is not None:
             self._downstream.fired(self, channels)

@@ -20,6 +20,7 @@ from sim_devices.instruments.program_message import Quoted, ScpiError, Token
 from sim_devices.instruments.scpi import Call, Command
 from sim_devices.instruments.settings import Settings, setting
 from sim_devices.instruments.source_box import OUTPUT, SourceBox
+from sim_devices.instruments.timing import Timing
 
 STYLE = "+.6E"
 BEYOND = "+9.910000E+37"
@@ -37,6 +38,8 @@ class Keithley2400(SourceBox):
         load_ohm: of the resistor at its terminals.
         lock: of the bench, which gives it.
     """
+
+    typical = Timing(2e-3, 100e3, 100e3, acquire_s=20e-3, settle_s=1e-3)  # "NPLC": 1 is 20 ms; rest assumed
 
     def __init__(
         self, serial: str = "SIM-2400-0001", *, load_ohm: float = 1e3, lock: threading.Condition | None = None
@@ -125,6 +128,8 @@ class Keithley2400(SourceBox):
 
     def _line(self, volts: float) -> str:
         s = self._channels[1]
+        if self.timing is not None:
+            self._operations.pause(self.timing.acquire_s * s.number("nplc"))
         compliance = abs(s.number("compliance_a"))
         if s.text("function") == "CURR":
             amps = s.number("amps")

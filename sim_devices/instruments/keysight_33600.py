@@ -21,6 +21,7 @@ from sim_devices.instruments.parameters import Choice, Flag, Parameter, numbers
 from sim_devices.instruments.program_message import Block, ScpiError
 from sim_devices.instruments.scpi import Call, Command, Scpi
 from sim_devices.instruments.settings import setting
+from sim_devices.instruments.timing import Timing
 from sim_devices.instruments.volatile_memory import BUILT_IN
 
 MODELS = {
@@ -49,6 +50,8 @@ class Keysight33600(GeneratorBox):
         pace: seconds of waiting per second of signal for ``*OPC?``; 0 plays at once.
         clock: seconds, monotonic.
     """
+
+    typical = Timing(1e-3, 10e6, 5e6, trigger_s=5e-3, settle_s=1e-3)  # assumed: the guide has no figures
 
     def __init__(
         self,

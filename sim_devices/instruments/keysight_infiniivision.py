@@ -28,6 +28,7 @@ from sim_devices.instruments.scope_box import Model, ScopeBox
 from sim_devices.instruments.scope_record import Record, Wire
 from sim_devices.instruments.scpi import Call, Command, Scpi
 from sim_devices.instruments.settings import Settings
+from sim_devices.instruments.timing import Timing
 
 RUNNING, WAITING = 1 << 3, 1 << 5  # of OPERegister:CONDition
 FIELDS = ("COUNt", "XINCrement", "XORigin", "XREFerence", "YINCrement", "YORigin", "YREFerence")  # of the preamble, from 3
@@ -51,6 +52,8 @@ class InfiniiVision(ScopeBox):
         auto_s: patience of SWEep AUTO.
         clock: seconds, monotonic.
     """
+
+    typical = Timing(1e-3, 5e6, 5e6, arm_s=15e-3, acquire_s=1e-3)  # assumed: the guide has no figures
 
     def __init__(
         self,

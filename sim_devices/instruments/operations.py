@@ -71,6 +71,18 @@ class Operations:
             if self._clears != clears:
                 raise Cleared
 
+    def pause(self, seconds: float) -> None:
+        """Let `seconds` pass, the lock released; other boxes go on meanwhile.
+
+        Raises:
+            Cleared: a device clear came first.
+        """
+        clears, until_s = self._clears, self._clock() + seconds
+        while (left := until_s - self._clock()) > 0:
+            self._lock.wait(left)
+            if self._clears != clears:
+                raise Cleared
+
     def clear(self) -> None:
         """End every wait."""
         self._clears += 1

@@ -36,6 +36,7 @@ from sim_devices.instruments.scope_box import Mode, Model, ScopeBox
 from sim_devices.instruments.scope_record import Record
 from sim_devices.instruments.scpi import Call, Command, Scpi
 from sim_devices.instruments.settings import Settings, scaled, setting
+from sim_devices.instruments.timing import Timing
 
 NR3 = ".6E"
 SCREEN_POINTS = {12: 1200, 10: 1000}
@@ -79,6 +80,8 @@ class RigolScope(ScopeBox):
         auto_s: patience of SWEep AUTO.
         clock: seconds, monotonic.
     """
+
+    typical = Timing(2e-3, 1e6, 1e6, arm_s=20e-3, acquire_s=5e-3)  # assumed: the guide has no figures
 
     def __init__(
         self,

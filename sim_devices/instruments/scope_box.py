@@ -242,8 +242,10 @@ class ScopeBox(PanelBox, ABC):
                 return
             self._mode = "stopped"
         self._operations.end("acquire")
-        if self._pace:
-            self._operations.begin("acquire", after_s=self._pace * window.points / window.rate_hz)
+        record_s = window.points / window.rate_hz
+        takes_s = self._pace * record_s if self.timing is None else max(0.0, record_s + window.start_s) + self.timing.acquire_s
+        if takes_s:
+            self._operations.begin("acquire", after_s=takes_s)
 
     def _recorded(self, n: int, window: Window, volts: Tensor, kind: str, strikes: Sequence[Strike]) -> Record:
         s = self._channels[n]
@@ -270,6 +272,8 @@ class ScopeBox(PanelBox, ABC):
         self._records, self._sums, self._taken = {}, {}, 0
 
     def _arm(self, mode: Mode, wanted: frozenset[int]) -> None:
+        if self.timing is not None:
+            self._operations.pause(self.timing.arm_s)
         self._forget()
         self._mode, self._wanted = mode, wanted
         self._events = {"armed": True, "triggered": False}
@@ -330,6 +334,6 @@ class ScopeBox(PanelBox, ABC):
         self._force()
 
     def _polled(self) -> Mode:
-        """The mode now: an automatic trigger that is due comes first."""
-        self._operations.pending()
-        return self._mode
+        """The mode now: an automatic trigger that is due comes first, and a record that is being taken is not complete."""
+        taking = self._operations.pending("acquire")
+        return "single" if taking and self._mode == "stopped" else self._mode

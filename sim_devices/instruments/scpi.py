@@ -18,12 +18,14 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from sim_devices.instruments.box import Message
 from sim_devices.instruments.operations import Cleared, Operations
 from sim_devices.instruments.parameters import number, short_form
 from sim_devices.instruments.program_message import Block, ScpiError, Token, Unit, units
 from sim_devices.instruments.status import OPC, Status
+from sim_devices.instruments.timing import ASSUMED, Timing
 
 Answer = str | bytes
 NODE = re.compile(r"(\[)?:?([A-Za-z_]+)(?:<(\d+)>)?(\])?:?")
@@ -299,6 +301,8 @@ class ScpiBox:
     """A simulated box that speaks SCPI: hands on to its `_scpi` what every such box does; see `Box`."""
 
     _scpi: Scpi
+    typical: ClassVar[Timing] = ASSUMED
+    timing: Timing | None = None  # of this box; None: it answers at once
 
     def execute(self, message: Message) -> bytes | None:
         """Execute one program message; return the response, or None if it asked nothing."""

@@ -43,6 +43,7 @@ class ScpiCamera(PanelBox):
         self._lock = lock or threading.Condition()
         exposure = Number(SHORTEST_SHARE * longest_s, longest_s, longest_s, "S", style="+.8E")
         self._settings = Settings({"exposure": exposure})
+        self._operations = Operations(self._lock, time.monotonic)
         self._scpi = Scpi(
             [
                 Command("CAMera:SIZE", get=lambda call: f"{self.shape[0]},{self.shape[1]}"),
@@ -50,12 +51,14 @@ class ScpiCamera(PanelBox):
                 setting("CAMera:EXPosure", "exposure", lambda call: self._settings),
                 Command("CAMera:FRAMe", get=lambda call: self._frame()),
             ],
-            identity=("hil", "CAMERA", serial, "1.0"), lock=self._lock, operations=Operations(self._lock, time.monotonic),
+            identity=("hil", "CAMERA", serial, "1.0"), lock=self._lock, operations=self._operations,
             reset=self._settings.reset, trigger=lambda: None,
         )  # fmt: skip
         self._front = FrontPanel(self._scpi, self.name)
 
     def _frame(self) -> bytes:
+        if self.timing is not None:
+            self._operations.pause(self._settings.number("exposure") + self.timing.acquire_s)
         counts = self.sees(self._settings.number("exposure") / self._longest_s)
         self._frames = (self._frames + 1) % COUNTED
         data = self._frames.to_bytes(4, "little") + np.clip(np.rint(counts), 0, self.levels - 1).astype(self._kind).tobytes()

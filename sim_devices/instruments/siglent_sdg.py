@@ -32,6 +32,7 @@ from sim_devices.instruments.program_message import ScpiError
 from sim_devices.instruments.scpi import Command, Scpi
 from sim_devices.instruments.settings import Settings
 from sim_devices.instruments.status import Status
+from sim_devices.instruments.timing import Timing
 
 PERIOD, LEAST_VPP = 16_384, 2e-3
 BURST_DELAY_S = 6.04035e-07  # the least, at 1 kHz
@@ -75,6 +76,8 @@ class SiglentSDG(GeneratorBox):
     """
 
     raw = b"WAVEDATA,"  # what follows it is bytes, up to the end of the message, where a wire marks one
+
+    typical = Timing(2e-3, 5e6, 5e6, trigger_s=10e-3, settle_s=1e-3)  # assumed: the guide has no figures
 
     def __init__(
         self,

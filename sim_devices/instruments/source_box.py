@@ -64,9 +64,10 @@ class SourceBox(PanelBox):
         self._listeners: list[Listener] = []
         self._reached: dict[int, tuple[float, float]] = {}
         self.history: deque[tuple[float, int, float]] = deque(maxlen=LENGTH)
+        self._operations = Operations(self._lock, time.monotonic)
         self._scpi = Scpi(
-            self._table(), identity=identity, lock=self._lock, operations=Operations(self._lock, time.monotonic),
-            reset=self._reset, trigger=self._ignored,
+            self._table(), identity=identity, lock=self._lock, operations=self._operations, reset=self._reset,
+            trigger=self._ignored,
         )  # fmt: skip
         self._front = FrontPanel(self._scpi, self.name)
 

@@ -152,7 +152,7 @@ def test_the_passport_of_a_bench(passport: Path) -> None:
     assert 2e-4 < value["noise"] < 1e-3  # type: ignore[operator]
     assert value["twin_error"] < 0.01  # type: ignore[operator]
     assert 15 < value["linearity"] < 50  # type: ignore[operator]  # a modulator bends
-    assert set(made.parts) == {"upload", "settling", "acquisition", "host"}
+    assert set(made.parts) == {"upload", "trigger", "acquisition", "download", "settings", "host"}
     assert sum(made.parts.values()) == pytest.approx(1.0)
     assert f"bottleneck: {made.bottleneck}" in list(told(made))[-1]
 

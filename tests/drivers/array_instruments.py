@@ -26,7 +26,7 @@ class ArrayGenerator:
     def __init__(self, most: int = 4_000_000) -> None:
         self.drive, self.memory = Port("array generator", -1.0, 1.0, "V"), Memory(32, most)
         self.uploads: list[Codes] = []
-        self.playing = np.zeros(0)
+        self.playing = self.played = np.zeros(0)  # in memory, and by the last trigger
         self.rate_hz, self.on, self.plays, self.closed = 0.0, False, 0, 0
         self.broken: Exception | None = None
 
@@ -48,6 +48,7 @@ class ArrayGenerator:
 
     def trigger(self) -> None:
         self.plays += 1
+        self.played = self.playing
 
     def forget(self) -> None:
         self.rate_hz = 0.0
@@ -72,7 +73,7 @@ class ArrayGenerator:
 
 
 class ArrayDigitizer:
-    """Samples what the generator holds, `delay_s` late, through a node."""
+    """Samples what the generator has played, `delay_s` late, through a node."""
 
     def __init__(
         self, generator: ArrayGenerator, node: Node = lambda v: v, delay_s: float = 37.3e-9, most: int = 4_000_000
@@ -106,7 +107,7 @@ class ArrayDigitizer:
         assert self.generator.on
         samples, rate_hz, start_s = self.shape
         t = start_s + np.arange(samples) / rate_hz - self.delay_s
-        played = self.generator.playing
+        played = self.generator.played
         index = np.floor(t * self.stretch * self.generator.rate_hz + 1e-6).astype(int)
         volts = self.node(np.where((index >= 0) & (index < len(played)), played[np.clip(index, 0, len(played) - 1)], played[0]))
         words = np.clip(np.rint(volts / STEP_V) + 32768, 1, 65535).astype(np.uint16)

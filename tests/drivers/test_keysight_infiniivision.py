@@ -116,7 +116,7 @@ def test_arming_waits_until_the_scope_is_ready() -> None:
     scope, script = opened((":SING;:AER?", "+0"), (":AER?", "+0"), (":AER?", "+1"))
     scope.arm()
     script.done()
-    script.expect((":SING;:AER?", "+0"), *[(":AER?", "+0")] * 3)
+    script.expect((":SING;:AER?", "+0"), *[(":AER?", "+0")] * 4)
     with pytest.raises(InstrumentError, match="did not arm"):
         scope.arm()
 

@@ -269,7 +269,7 @@ def test_a_served_bench_is_not_needed_again(
         text = SPIKES.replace('chip = "lif"', 'bench = "b.toml"')
     else:
         text = TWIN.replace('use = "mach_zehnder"\nv_pi = "3.5 V"', 'bench = "b.toml"').replace("epochs = 2", "epochs = 1")
-        text = text.replace("12, 12, 10]", "12, 12, 10]\npieces = 2")
+        text = text.replace("pieces = 1", "pieces = 2")
     code, said = command("train", written(tmp_path, text), "--record", "--run", tmp_path / "r")
     assert code == 0, said
 
