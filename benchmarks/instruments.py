@@ -1,7 +1,7 @@
 """Digits trained through every pair of a generator and an oscilloscope: do all dialects carry a network to its floor?
 
     python benchmarks/instruments.py [--epochs 8] [--only SUBSTRING]
-    python benchmarks/instruments.py --wires [--only SUBSTRING]       the drivers' contract over wires that the suite leaves out
+    python benchmarks/instruments.py --wires [--only SUBSTRING]      the contract of drivers, over wires the suite leaves out
 
 aDFA, 64-100-100-10, each hidden activation through the pair and the simulated modulator between them, messages in this process.
 The floor is 90 % of the validation split: the test split is not read.
@@ -23,8 +23,12 @@ FLOOR = 0.9
 
 
 def wires() -> list[tuple[str, Callable[[str], Any], str]]:
-    """Instrument, its frame, wire: pairs besides those of tests/drivers/test_instrument_conformance.py."""
+    """Instrument, its frame, wire: pairs besides those of test_instrument_conformance.py and test_sources.py."""
     import test_instrument_conformance as suite
+    import test_sources as sources
+
+    def source(make: Callable[..., Any]) -> Callable[[str], Any]:
+        return lambda wire: make(wire=wire)
 
     def generator(driver: Any, box: Any, model: str) -> Callable[[str], Any]:
         return lambda wire: suite.Generator(driver, box(model=model), wire)
@@ -49,6 +53,7 @@ def wires() -> list[tuple[str, Callable[[str], Any], str]]:
         *(("Tektronix MSO44", suite.tektronix_mso("MSO44"), wire) for wire in ("hislip", "socket", "vxi11")),
         *(("Tektronix MSO24", suite.tektronix_mso("MSO24"), wire) for wire in ("socket", "vxi11")),
         *(("R&S RTB2002", rtb, wire) for wire in ("hislip", "socket", "vxi11")),
+        *((name, source(make), wire) for name, make, wire in sources.SLOW),
     ]
 
 
@@ -73,33 +78,36 @@ def check_wires(only: str) -> int:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--only", default="", help="pairs whose name has this in it")
+    parser.add_argument("--wires", action="store_true", help="check drivers over wires, train nothing")
+    asked = parser.parse_args()
+    return check_wires(asked.only) if asked.wires else digits(asked.only, asked.epochs)
+
+
+def digits(only: str, epochs: int) -> int:
+    """Train digits through every pair. Returns 1 if one stayed below the floor."""
     from test_pairs_of_makers import PAIRS, opened
 
     import hil
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--only", default="", help="pairs whose name has this in it")
-    parser.add_argument("--wires", action="store_true", help="the drivers' contract, no training")
-    asked = parser.parse_args()
-    if asked.wires:
-        return check_wires(asked.only)
     below = []
     print(f"{'pair':45} validation   samples/s")
     for name, generator, scope, _ in PAIRS:
-        if asked.only not in name:
+        if only not in name:
             continue
         device, _ = opened(generator, scope)
         with tempfile.TemporaryDirectory() as folder:
             net = hil.dense([64, 100, 100, 10], device, gain=1.0, overflow="fold", period=7.04)
             begin = time.perf_counter()
             run = {"run": f"{folder}/run", "show": False, "report": False}
-            with hil.points(net, "adfa", "digits", epochs=asked.epochs, batch=32, lr=2e-3, **run) as points:  # type: ignore[arg-type]
+            with hil.points(net, "adfa", "digits", epochs=epochs, batch=32, lr=2e-3, **run) as points:  # type: ignore[arg-type]
                 found = [point.validation["accuracy"] for point in points if hasattr(point, "validation")]
             spent_s = time.perf_counter() - begin
         best = max(found)
         below += [name] if best < FLOOR else []
-        print(f"{name:45} {best:10.1%}   {asked.epochs * 1437 / spent_s:9.0f}", flush=True)
+        print(f"{name:45} {best:10.1%}   {epochs * 1437 / spent_s:9.0f}", flush=True)
         device.close()
     print("below the floor:", "; ".join(below) or "none")
     return bool(below)

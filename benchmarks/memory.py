@@ -11,6 +11,9 @@ ser_28db                   share of the symbols read wrong behind a nonlinear ch
 ser_28db_fibre             the same by a coherent fibre loop, experiments/channel_fibre_loop.toml
 vowels, digits_wires       test accuracy of experiments/vowels_delay_loop.toml, and of digits_memristive_network.toml
 digits_phyll               test accuracy of experiments/digits_phyll_delay_loop.toml
+digits_ff                  test accuracy of experiments/digits_ff_delay_loop.toml; digits_ff_head: of its head over masks as
+                           drawn; digits_ff_open: with an open loop, so without memory; digits_ff_wire: with a linear node
+                           without memory
 mnist_rows                 test accuracy of experiments/mnist_rows_delay_loop.toml; needs MNIST, and is left out unless named
 capacity_over_rcbench      capacities of degree 1 and 2 of the loop of 50 nodes by hil memory over those that RCbench finds in
                            the same 5,000 states, on the last fifth of them and without a threshold
@@ -63,7 +66,7 @@ from sim_devices.simulated import Simulated
 
 HERE = Path(__file__).resolve().parent
 EXPERIMENTS = HERE.parent / "experiments"
-NARMA, ON_BENCH = "narma10_delay_loop.toml", "narma10_bench.toml"
+NARMA, ON_BENCH, FF = "narma10_delay_loop.toml", "narma10_bench.toml", "digits_ff_delay_loop.toml"
 PEERS = HERE.parent / ".venv" / "memory_peers"
 PACKAGES = (
     "reservoirpy==0.4.2", "rcbench==1.0.10", "numpy", "scipy", "joblib", "cloudpickle", "loky", "threadpoolctl", "scikit-learn",
@@ -81,6 +84,11 @@ NOISY = (
 DESCENT = ("train.epochs=80", "train.batch=4", "optimizer.lr=0.1", "schedule.use=cosine")
 TRAINED = ("learner.use=bptt_memory", "learner.penalty=1e-6", *DESCENT)
 NOISY_TRAINED = (*NOISY, "learner.use=pat_memory", "learner.penalty=1e-4", *DESCENT)
+OPEN = ("device.gain=0.0", 'learner.g={family="sine", frequency=0.9, phase=1.68}')
+WIRE = (
+    'device={use="delay_loop", nodes=100, nonlinearity="linear", gain=0.0, scale="1 V"}', "decode={zero=0.0, scale=1.0}",
+    'learner.g={family="constant"}', "learner.sharpness=4.0",
+)  # fmt: skip
 CHANNEL = (
     'data.use="channel_equalisation"', 'data.targets="numbers"', "data.number=60", "data.steps=2000", "data.split.test=0.8",
     "data.split.validation=0.1", "task.washout=100", 'task.metric=["symbol_error_rate", "nrmse"]',
@@ -125,6 +133,10 @@ SCORES = {
     "vowels": Score((), "accuracy", "vowels_delay_loop.toml"),
     "digits_wires": Score((), "accuracy", "digits_memristive_network.toml", False),
     "digits_phyll": Score((), "accuracy", "digits_phyll_delay_loop.toml", False),
+    "digits_ff": Score((), "accuracy", FF, False),
+    "digits_ff_head": Score(('learner.g={family="constant", value=0.0}', "learner.readout=head"), "accuracy", FF, False),
+    "digits_ff_open": Score(OPEN, "accuracy", FF, False),
+    "digits_ff_wire": Score(WIRE, "accuracy", FF, False),
     "mnist_rows": Score((), "accuracy", "mnist_rows_delay_loop.toml", False),
 }
 SPEED, THEORY, MEASURES, BENCH = "loop_vs_reservoirpy", "memory_over_theory", "capacity_over_rcbench", "narma10_bench_vs_twin"

@@ -103,7 +103,7 @@ def descend(descents: Sequence[Descent], talk: Asking, clock: Callable[[], float
 
 
 def _on(answer: str) -> bool:
-    return any(part.strip().upper() not in ("0", "+0", "OFF") for part in answer.split(","))
+    return any(part.strip().upper() not in ("0", "+0", "OFF") for part in answer.replace(";", ",").split(","))
 
 
 def _numbers(answer: str, count: int) -> list[float]:

@@ -1,6 +1,6 @@
 """One short conversation with any instrument, always the same: what a driver says, and what is answered, become a transcript.
 
-    prepare, read back          sources and generators        outputs off
+    prepare, read back          sources and generators        outputs off; meters are read besides
     record sent, outputs on     from the middle of the limits to a tenth of the way up
     configure, arm, trigger     digitizers; the trigger is the generator's, if there is one, or comes by itself
     wait, read                  once more with another time axis
@@ -19,6 +19,7 @@ import numpy as np
 
 from drivers.links.link import Link
 from drivers.scpi import Scpi
+from drivers.scpi_meter import ScpiMeter
 from drivers.scpi_source import resting
 from drivers.waveform.roles import parts
 from hil.port import each
@@ -40,7 +41,7 @@ def session(*drivers: Any) -> list[Any]:
     """Talk to the drivers of a bench, or to one; outputs are off at the end. Return what was read, as plain values.
 
     Args:
-        drivers: each a generator, a digitizer, both in one, or a source of levels. They stay open.
+        drivers: each a generator, a digitizer, both in one, a source of levels, or a meter. They stay open.
 
     Raises:
         LinkError, InstrumentError, MeasurementError: from an instrument; its driver must be closed.
@@ -52,6 +53,10 @@ def session(*drivers: Any) -> list[Any]:
     found: list[Any] = []
     for one in sources:
         found += _source(one)
+    for one in (one for one in every if isinstance(one, ScpiMeter)):
+        one.prepare()
+        one.panel.held()
+        found.append(list(one.read()))
     for one in generators:
         _drive(one)
     for samples, start_s in SHAPES:

@@ -48,11 +48,13 @@ class Step:
         command: what makes safe.
         question: what shows it.
         answers: what it answers when it is so; case does not matter.
+        within: numbers that differ by so much are the same.
     """
 
     command: str
     question: str
     answers: tuple[str, ...]
+    within: float = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ class SafeState:
         try:
             values = dict(table)
             expect = Expect(**{key: _frozen(value) for key, value in values.pop("expect").items()})
-            steps = tuple(Step(s["command"], s["question"], _frozen(s["answers"])) for s in values.pop("steps"))
+            steps = tuple(Step(**{**each, "answers": _frozen(each["answers"])}) for each in values.pop("steps"))
             ramp = values.pop("ramp")
             down = tuple(Descent(**each) for each in values.pop("descents", ()))
             values["imports"] = _frozen(values.get("imports", ()))
@@ -238,7 +240,7 @@ def carry_out(
     remark = descend(state.descents, talk, clock, sleep) if state.descents else remark
     for step in state.steps:
         answer = talk.do(step.command, step.question).strip()
-        if not any(_same(answer, right) for right in step.answers):
+        if not any(_same(answer, right, step.within) for right in step.answers):
             raise CommandRefused(
                 "the instrument does not say that it is safe", where=f"{state.name} at {state.resource}",
                 got=f"{answer!r} to {step.question}", allowed=" or ".join(step.answers), outputs=state.outputs,
@@ -271,10 +273,10 @@ def _ramp_down(ramp: Ramp, talk: Talk, clock: Callable[[], float], sleep: Callab
     return ""
 
 
-def _same(answer: str, right: str) -> bool:
+def _same(answer: str, right: str, within: float) -> bool:
     """True if both are the same text or the same number: "+0.00000000E+00" is 0."""
     try:
-        return answer.upper() == right.upper() or math.isclose(finite(answer), finite(right), rel_tol=1e-3, abs_tol=1e-6)
+        return answer.upper() == right.upper() or math.isclose(finite(answer), finite(right), rel_tol=1e-3, abs_tol=within)
     except ValueError:
         return False
 
@@ -330,6 +332,8 @@ def _check_kinds(state: SafeState) -> None:
         if not isinstance(step.answers, tuple):
             raise ValueError(f"answers {step.answers!r}")
         texts += [step.command, step.question, *step.answers]
+        if not isinstance(step.within, int | float) or not 0 <= step.within < math.inf:
+            raise ValueError(f"within {step.within!r}")
     for ramp in state.ramps if state.ramp is None else (state.ramp, *state.ramps):
         texts += [ramp.output, ramp.amplitude, ramp.offset]
     texts += [text for down in state.descents for text in (down.output, down.command, down.question)]

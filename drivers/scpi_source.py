@@ -64,11 +64,12 @@ class Layout:
         levels: by name.
         driven: names of those that a node drives, in the order of the channels of `drive`.
         drive: their limits, unit and slew.
-        output: switches all of them; "{}" stands for 0 or 1.
-        outputs: asks for all of them.
+        output: switches all of them; "{}" stands for 0 or 1. "": there is no relay, and off is all levels at rest.
+        outputs: asks for all of them, in one question or several joined by ";".
         channels: how many outputs those are.
         setup: commands that bring the box to its known state, outputs off.
         besides: what else is read back.
+        talk: opens a wire that makes it safe, see drivers.safe.SafeState.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Layout:
     channels: int = 1
     setup: tuple[str, ...] = ()
     besides: tuple[Setting, ...] = ()
+    talk: str = OVER_VISA
 
 
 class ScpiSource(ScpiOutput):
@@ -110,18 +112,24 @@ class ScpiSource(ScpiOutput):
                     "this is not an instrument that the driver knows", where=made.name, got=str(self.identity),
                     allowed=str(made.expect), outputs="unchanged", todo="correct the address or the driver in the bench file",
                 )  # fmt: skip
+            self._met()
             self._scpi.send("*RST", "*CLS")
         except BaseException:
             self._scpi.close()
             raise
-        self._off = ",".join(["0"] * made.channels)
+        outputs = made.outputs.split(";") if made.outputs else []
+        switches = [Setting(f"{OUTPUT} {k}" if k > 1 else OUTPUT, one, "flag") for k, one in enumerate(outputs, 1)]
+        self._off = (";" if outputs[1:] else ",").join(["0"] * made.channels)
         held = [Setting(n, one.question, unit=one.port.unit, tolerance=one.resolution) for n, one in made.levels.items()]
         self._panel = Panel(
             self._scpi,
             f"{made.name} {self.identity.serial}",
-            [Setting(OUTPUT, made.outputs, "flag"), *held, *made.besides],
+            [*switches, *held, *made.besides],
             beyond=self._beyond,
         )
+
+    def _met(self) -> None:
+        """Look at the instrument that answered, before anything is set."""
 
     # ---- what it holds ----------------------------------------------------------------------------------------------------
 
@@ -132,7 +140,8 @@ class ScpiSource(ScpiOutput):
 
     def holdable(self) -> Mapping[str, Port]:
         """See drivers.auxiliaries.Holdable."""
-        return {**{name: level.port for name, level in self._layout.levels.items()}, OUTPUT: FLAG}
+        ports = {name: level.port for name, level in self._layout.levels.items()}
+        return {**ports, OUTPUT: FLAG} if self._layout.output else ports
 
     def hold(self, name: str, value: float) -> None:
         """Set one level, or "output"; see drivers.auxiliaries.Holdable.
@@ -238,10 +247,10 @@ class ScpiSource(ScpiOutput):
         self._switch_off()
         self._scpi.send("*CLS", *self._layout.setup)
         self._scpi.check(f"setting up {self._layout.name}", outputs="off")
-        self._ready, self._on, self._due = True, False, {}
+        self._ready, self._on, self._due = True, not self._layout.output, {}
         self._at = dict(zip(self._layout.driven, resting(self.drive), strict=True))
         self._panel.renewed()
-        self._panel.left(False)
+        self._panel.left(self._on)
 
     def output(self, on: bool) -> None:
         """Switch the outputs, and read back that they did; sends nothing if they are so already.
@@ -260,6 +269,9 @@ class ScpiSource(ScpiOutput):
                 self._panel.check_output()
             self._on = None
             self._panel.left(None)
+            if not self._layout.output:
+                self._without_relay(on)
+                return
             reply = self._scpi.ask(f"{self._layout.output.format(int(on))};{self._layout.outputs}")
             if self._is_on(reply) is not on or (not on and not self._all_off(reply)):
                 raise CommandRefused(
@@ -269,20 +281,28 @@ class ScpiSource(ScpiOutput):
             self._on = on
             self._panel.left(on)
 
+    def _without_relay(self, on: bool) -> None:
+        """Off is all levels at rest; on is what `prepare` leaves them at."""
+        if not on:
+            self._switch_off()
+        elif not self._ready:
+            self.prepare()
+        self._on = on
+
     def _outputs(self) -> bool:
         return self._is_on(self._scpi.ask(self._layout.outputs))
 
     def _is_on(self, reply: str) -> bool:
         """True if all channels are on. Raises: CommandRefused: no such answer."""
         try:
-            return bool(Setting(OUTPUT, "", "flag").read(reply.strip()))
+            return bool(Setting(OUTPUT, "", "flag").read(reply.strip().replace(";", ",")))
         except ValueError as error:
             raise CommandRefused(
                 "the instrument does not say whether it is on", where=self._layout.name, got=reply[:80], outputs=self._unknown
             ) from error
 
     def _all_off(self, reply: str) -> bool:
-        return all(part.strip().upper() in ("0", "+0", "OFF") for part in reply.split(","))
+        return all(part.strip().upper() in ("0", "+0", "OFF") for part in reply.replace(";", ",").split(","))
 
     @property
     def _unknown(self) -> str:
@@ -293,16 +313,18 @@ class ScpiSource(ScpiOutput):
     def safe_state(self) -> SafeState:
         """Describe the safe state: levels to rest where a slew is limited, then the outputs off, of this instrument."""
         who, made = self.identity, self._layout
+        held = self._rest if made.output else dict(zip(made.driven, resting(self.drive), strict=True)) | self._rest
         steps = [
-            Step(made.levels[name].command.format(f"{value:.9g}"), made.levels[name].question, (f"{value:.9g}",))
-            for name, value in self._rest.items()
+            Step(at.command.format(f"{value:.9g}"), at.question, (f"{value:.9g}",), at.resolution)
+            for at, value in ((made.levels[name], value) for name, value in held.items())
         ]
-        if not self._stays:
+        if made.output and not self._stays:
             answers = tuple(self._off.replace("0", word) for word in ("0", "+0", "OFF"))
             steps.append(Step(made.output.format(0), made.outputs, answers))
+        baud = getattr(self._scpi.link, "baud", None)  # of a serial port, which nobody can open a second time
         return SafeState(
-            made.name, self._scpi.link.name, OVER_VISA, Expect(who.maker, who.model, who.serial), tuple(steps),
-            outputs=self._unknown, descents=self._descents(),
+            made.name, self._scpi.link.name, made.talk, Expect(who.maker, who.model, who.serial), tuple(steps),
+            outputs=self._unknown, shared=baud is None, descents=self._descents(), how="" if baud is None else str(baud),
         )  # fmt: skip
 
     def _descents(self) -> tuple[Descent, ...]:
@@ -314,7 +336,7 @@ class ScpiSource(ScpiOutput):
         low, high = each(port.low, port.size), each(port.high, port.size)
         rest = [self._rest.get(name, at) for name, at in zip(made.driven, resting(port), strict=True)]
         return tuple(
-            Descent(made.outputs, made.levels[name].command, made.levels[name].question, at, step, STEP_S, lo, hi)
+            Descent(made.outputs or "*OPC?", made.levels[name].command, made.levels[name].question, at, step, STEP_S, lo, hi)
             for name, at, step, lo, hi in zip(made.driven, rest, most, low, high, strict=True)
         )
 

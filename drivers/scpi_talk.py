@@ -1,4 +1,4 @@
-"""The conversation that makes a SCPI instrument safe: command;question in one message, over a VISA wire of its own.
+"""The conversation that makes a SCPI instrument safe: command;question in one message, over a wire of its own.
 
 Instruments that take no two in a message have the other two functions; drivers/scpi_apart.py says how they are spoken to.
 
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 
-from drivers.links.visa_link import VisaLink, library
+from drivers.links.opened import opened
+from drivers.links.visa_link import library
 from drivers.safe import SafeState, Talk
 from drivers.scpi import Scpi
 from drivers.scpi_apart import Crlf, Fields, OneByOne
@@ -40,7 +41,7 @@ class ScpiTalk:
 
 @contextmanager
 def over_visa(state: SafeState) -> Iterator[Talk]:
-    """Open a new VISA session with the instrument of `state`, which is the one expected.
+    """Open a new session with the instrument of `state`, which is the one expected; `how` is the baud rate of a serial port.
 
     Raises:
         OpenFailed, LinkError: nobody answers. WrongInstrument: another one does.
@@ -72,7 +73,8 @@ def crlf(state: SafeState) -> Iterator[Talk]:
 
 @contextmanager
 def _opened(state: SafeState, kind: type[Scpi]) -> Iterator[Talk]:
-    link = VisaLink(state.resource, timeout_s=ANSWER_S, open_timeout_s=OPEN_S, terminator=kind.terminator)
+    baud = int(state.how) if state.how.isdecimal() else None
+    link = opened(state.resource, baud=baud, timeout_s=ANSWER_S, open_timeout_s=OPEN_S, terminator=kind.terminator)
     try:
         scpi = kind(link, expect=state.expect)
         scpi.identify()

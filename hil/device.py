@@ -320,6 +320,9 @@ class Chip(Protocol):
 def plain(answer: Tensor, device: str, place: torch.device) -> Tensor:
     """The answer of a device, checked to be a plain measurement, brought to where the host computes.
 
+    It is laid out row by row, as one from a tape is: torch sums in the order of the memory, so that a replay would round
+    differently.
+
     Raises:
         ContractError: the tensor requires grad. Nothing may differentiate a Device.
     """
@@ -331,4 +334,4 @@ def plain(answer: Tensor, device: str, place: torch.device) -> Tensor:
             allowed="a detached measurement",
             todo="detach the answer; to differentiate a model of the device use the PAT or backprop learner",
         )
-    return answer.to(place)
+    return answer.to(place).contiguous()

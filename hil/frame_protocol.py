@@ -1,4 +1,4 @@
-"""Wire format of the spiking board, version 1: numbered frames with two checksums over a serial line.
+"""Wire format of boards with a microcontroller, version 1: numbered frames with two checksums over a serial line.
 
     frame    = head payload crc           all numbers little-endian
     head     = A5 5A  kind u8  code u8  seq u16  length u32  head_crc u16         12 bytes, length of the payload
@@ -23,6 +23,18 @@ A head that cannot be read is answered with kind 80, code 1.
     8 SAFE     -                                                  -
     9 STATUS   -                                                  armed u8  tripped u8  arrays u16  bad_frames u32
     block      array u16  0 u16  first_step u32  steps u32  first_row u32  rows u32
+
+A board of converters knows HELLO, ARM, SAFE, STATUS too (limit: its largest output), and besides
+
+    10 DESCRIBE -                                                 channels u16  readings u16  bits u8  reading_bits u8  safe u16
+                                                                  low f64  high f64  reading_low f64  reading_high f64
+    11 LEVELS  codes u16 x channels; or nothing, to ask           codes u16 x channels
+    12 ROWS    settle_us u32  averages u16  rows u16              sums u32 x rows x readings, of so many codes
+               codes u16 x rows x channels
+
+ROWS holds each row in turn, waits settle_us, and reads every input `averages` times; the last row stays. A code is a share of
+the range: volts = low + code / (2^bits - 1) (high - low). Disarmed, all channels hold the code `safe`, and LEVELS with codes
+and ROWS are refused.
 
 reset: 0 soft, 1 hard. numbers: 0 fixed point, int16 currents of full_scale/32767 a step and float16 membranes; 1 float32 both.
 Spikes of couples: the bits of the positive spikes, padded to a byte, then those of the negative ones. largest: bytes that the
@@ -58,6 +70,8 @@ BLOCK = struct.Struct("<HHIIII")
 ARM = struct.Struct("<d")
 STARTED = struct.Struct("<BB")
 STATUS = struct.Struct("<BBHI")
+DESCRIBED = struct.Struct("<HHBBHdddd")
+ROWS = struct.Struct("<IHH")
 
 
 class Kind(IntEnum):
@@ -72,6 +86,9 @@ class Kind(IntEnum):
     ARM = 7
     SAFE = 8
     STATUS = 9
+    DESCRIBE = 10
+    LEVELS = 11
+    ROWS = 12
 
 
 class Code(IntEnum):

@@ -7,12 +7,13 @@ holds them.
 
 Its class is made by `build(net, settings, task, rng, model)`. `task` (hil/task.py) says what the targets are, how many outputs
 they need and which loss is lowered. A class whose `build` calls that argument `classes` is given their number, and needs
-classes: for other targets it is refused before anything is opened.
+classes: for other targets it is refused before anything is opened. So is one that says `needs_classes = True`, and
+takes a task.
 
 A network has as many outputs as the task. A learner whose class says `any_outputs = True` takes more (a code of a population, a
 goodness), and makes one score a class of them in `predict`. One that fits weights in closed form is `Fitting` (hil/fitting.py).
 
-A class may have `widened(last, settings, rng)`, which gives the last synapse in place of the one of [network].
+A class may have `widened(synapses, settings, outputs, rng)`, which gives the synapses in place of those of [network].
 
 A learner whose class says `sequences = True` takes sequences as they are, x (batch, time, features), with one target each,
 and `sequences = "whole"` with one target each or a target a step, as its task says; one that says False refuses them. For all

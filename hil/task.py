@@ -293,6 +293,11 @@ def takes_task(build: Callable[..., Any]) -> bool:
     return "task" in inspect.signature(build).parameters
 
 
+def lowers_loss(rule: Any) -> bool:
+    """True of a class whose `build` takes any task, and lowers the loss of that."""
+    return takes_task(rule.build) and not getattr(rule, "needs_classes", False)
+
+
 def asked_for(build: Callable[..., Any], task: Task) -> Task | int:
     """Return what `build` takes: the task, or the number of classes."""
     return task if takes_task(build) else task.outputs

@@ -33,18 +33,18 @@ Unbounded = Annotated[float, UNBOUNDED]
 
 SUFFIXES = {
     "v": "volt", "s": "second", "hz": "hertz", "w": "watt", "a": "ampere", "ohm": "ohm", "rad": "radian", "k": "kelvin",
-    "siemens": "siemens", "siemens_per_v": "siemens / volt",
+    "m": "metre", "siemens": "siemens", "siemens_per_v": "siemens / volt",
     "rad_per_s": "radian / second", "rad_per_rts": "radian / second ** 0.5", "a_per_w": "ampere / watt",
     "a_per_rthz": "ampere / hertz ** 0.5", "v_per_s": "volt / second", "bytes_per_s": "byte / second",
 }  # fmt: skip
 KINDS = {
     "volt": "a voltage", "second": "a time", "hertz": "a frequency", "watt": "a power", "ampere": "a current",
     "ohm": "a resistance", "radian": "an angle", "kelvin": "a temperature", "siemens": "a conductance",
-    "volt / second": "a slew rate", "byte / second": "a data rate",
+    "volt / second": "a slew rate", "metre": "a length", "byte / second": "a data rate",
 }  # fmt: skip
 SYMBOLS = {
     "volt": "V", "second": "s", "hertz": "Hz", "watt": "W", "ampere": "A", "radian": "rad", "kelvin": "K", "siemens": "S",
-    "byte": "B",
+    "metre": "m", "byte": "B",
 }  # fmt: skip
 UNITLESS = {"", "1", "dimensionless"}
 LONGEST = 100  # characters of a text

@@ -77,6 +77,8 @@ def test_limits_are_narrowed_never_widened() -> None:
 def test_a_graph_does_not_pass_a_device() -> None:
     answer = torch.zeros(2)
     assert plain(answer, "node", answer.device) is answer
+    turned = torch.rand(3, 2).t()
+    assert plain(turned, "node", turned.device).is_contiguous()  # as one from a tape: sums follow the order of the memory
     with pytest.raises(ContractError, match="node: a Device returned a tensor that requires grad"):
         plain(answer.requires_grad_(True), "node", answer.device)
 

@@ -75,6 +75,11 @@ class SerialLink(Trusted):
         self._open()
 
     @property
+    def baud(self) -> int:
+        """Bits per second."""
+        return self._baud
+
+    @property
     def timeout_s(self) -> float:
         """Longest silence that is waited for, in s."""
         return self._timeout_s

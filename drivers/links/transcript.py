@@ -246,6 +246,11 @@ class Transcribed(_Wire):
         self._inner.timeout_s = seconds
 
     @property
+    def baud(self) -> int | None:
+        """Bits per second of a serial port; None: it is none."""
+        return getattr(self._inner, "baud", None)
+
+    @property
     def dirty(self) -> bool:
         """True if the inner link is dirty."""
         return self._inner.dirty

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from calibration.certificate import Instrument
 from drivers.links.link import Link
+from drivers.links.opened import opened
 from drivers.links.transcript import FULL_BYTES, Transcribed, WireLog
 from drivers.links.visa_link import VisaLink
 from drivers.read_back import Care
@@ -166,16 +167,17 @@ class Opening:
             LinkError, InstrumentError: from the instrument.
         """
         table = self.bench.instruments[name]
+        baud = table.baud or getattr(table.choice.made, "baud", None)
+        speaks = getattr(table.choice.made, "speaks", Scpi)
         with blaming(table.place), self.named(name):
-            speaks = getattr(table.choice.made, "speaks", Scpi)
-            line = VisaLink(address, beat=guard.beat, terminator=speaks.terminator)
+            line = opened(address, beat=guard.beat, baud=baud, terminator=speaks.terminator)
         link: Link = line
         link.timeout_s = table.timeout_s or link.timeout_s
         log = self.wire_log(name, address)
         if log is not None:
             link = Transcribed(link, log)
         try:
-            scpi = Scpi(link, expect=expected(table))
+            scpi = speaks(link, expect=expected(table))
             with self.named(name):
                 who = scpi.identify()
             driver = table.choice.build(scpi=scpi)
@@ -183,7 +185,7 @@ class Opening:
             link.close()  # from now on the driver does
             raise
         told = answered(who, address)
-        if table.resource is not None and not line.locked:
+        if table.resource is not None and isinstance(line, VisaLink) and not line.locked:
             told += "   other computers are not kept out"
         return driver, who, told
 

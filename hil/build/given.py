@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hil import torch_device
 from hil.build.dense import Dense
-from hil.build.learner import class_weights, fits_learner, fits_node, kind_of, learner_of, model_of, read_out
+from hil.build.learner import class_weights, fits_learner, fits_node, kind_of, learner_of, model_of, widened
 from hil.build.network import Chain, largest
 from hil.build.node import Node
 from hil.build.open_bench import Bench, outputs_after, rested, unwrapped
@@ -409,7 +409,9 @@ def _built(
 ) -> Built:
     experiment, net, on = found.experiment, found.net, found.net.place
     if found.learner is None:
-        net.stack[-1].synapse = read_out(experiment, net.stack[-1].synapse).to(on)
+        found_synapses = widened(experiment, [layer.synapse for layer in net.stack], found.task.outputs)
+        for layer, synapse in zip(net.stack, found_synapses, strict=True):
+            layer.synapse = synapse.to(on)
     table, synapses = experiment.train, [layer.synapse for layer in net.stack]
     torch.set_num_threads(table.threads or default_threads(bool(benches), largest(synapses), table.batch))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hil.build.network import Chain, takes_batches
 from hil.build.projection import Projector
 from hil.config.experiment import Experiment, LearnerTable
-from hil.config.resolve import SHAPES, UNTOUCHED
+from hil.config.resolve import LEARNERS, SHAPES, UNTOUCHED
 from hil.data.dataset import Dataset
 from hil.device import Spec
 from hil.errors import ConfigError
@@ -47,13 +47,12 @@ def fits_learner(experiment: Experiment, chain: Chain, data: Dataset, task: Task
         takes_batches(chain, experiment.train.batch, len(data.train), experiment.network.place)
 
 
-def read_out(experiment: Experiment, last: nn.Module) -> nn.Module:
-    """Return the readout that the learner asks for by `widened(last, settings, rng)`, or `last`, if it does not."""
+def widened(experiment: Experiment, synapses: Sequence[nn.Module], outputs: int) -> tuple[nn.Module, ...]:
+    """Return the synapses that the learner asks for by its `widened`, or those of [network], if it does not."""
     asked = getattr(experiment.learner.rule, "widened", None)
     if asked is None:
-        return last
-    found: nn.Module = asked(last, experiment.learner.options, generator(experiment.seed, 0, "learner"))
-    return found
+        return tuple(synapses)
+    return tuple(asked(synapses, experiment.learner.options, outputs, generator(experiment.seed, 0, "widened")))
 
 
 KINDS: Mapping[Nodes, tuple[str, str]] = {  # what they are, and what is wrong with others
@@ -79,7 +78,9 @@ def fits_node(learner: LearnerTable, found: Nodes | None, outputs: str = UNTOUCH
         return
     assert found is not None
     todo = "choose another learner, or node"
-    if found == "memory":
+    if found == "memory" and f"{learner.use}_memory" in LEARNERS:
+        todo = f'write use = "{learner.use}_memory", which is the same rule for sequences; or choose another node'
+    elif found == "memory":
         todo = 'choose another node; or use = "reservoir", or to train masks as well "deep_reservoir" or "pat_memory"'
     raise ConfigError(
         KINDS[asked][1], where=learner.place, got=f"{learner.use}, on {KINDS[found][0]}", allowed=KINDS[asked][0],

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hil import torch_device
 from hil.build import drift_sentinel, projection, stand_in
-from hil.build.learner import class_weights, fits_learner, fits_node, known_kind, read_out
+from hil.build.learner import class_weights, fits_learner, fits_node, known_kind, widened
 from hil.build.network import Chain, chain_of
 from hil.build.optimizing import optimiser, plan_of, schedule_of
 from hil.build.task import as_examples, task_for
@@ -76,7 +76,7 @@ def prepared(experiment: Experiment, given: Dataset | None = None, begins: bool 
         data = as_examples(usable(whole), experiment.learner)
         task = task_for(experiment.task, experiment.learner, data)
         chain = chain_of(experiment.network, experiment.seed, data)
-        chain = replace(chain, synapses=(*chain.synapses[:-1], read_out(experiment, chain.synapses[-1])))
+        chain = replace(chain, synapses=widened(experiment, chain.synapses, task.outputs))
         chain = with_params(chain, experiment)
         fits_learner(experiment, chain, data, task)
         weights = class_weights(experiment, data, task)

@@ -9,7 +9,7 @@ from hil.config.resolve import UNTOUCHED
 from hil.config.task import TaskTable
 from hil.data.dataset import Dataset, Split
 from hil.errors import ConfigError
-from hil.task import Task, takes_task, task_of
+from hil.task import Task, lowers_loss, task_of
 
 
 def as_examples(data: Dataset, learner: LearnerTable) -> Dataset:
@@ -80,8 +80,7 @@ def task_for(table: TaskTable | None, learner: LearnerTable, data: Dataset) -> T
             task.fits(name, getattr(data, name).y)
     if learner.refit:
         _can_refit(learner)
-    build = getattr(learner.rule, "build", None)  # an object that a script made already may have none
-    if build is None or takes_task(build):
+    if not hasattr(rule, "build") or lowers_loss(rule):  # an object that a script made already may have none
         if task.kind == "numbers" and getattr(learner.options, "loss", None) == "cross_entropy":
             raise ConfigError(
                 "cross entropy is a loss of classes", where=f"{learner.place} loss",
@@ -104,7 +103,7 @@ def task_for(table: TaskTable | None, learner: LearnerTable, data: Dataset) -> T
 
 def _can_refit(learner: LearnerTable) -> None:
     """Raises: ConfigError: the learner does not read its answer at the last synapse."""
-    if not takes_task(learner.rule.build) or hasattr(learner.rule, "fit"):
+    if not lowers_loss(learner.rule) or hasattr(learner.rule, "fit"):
         raise ConfigError(
             f"the readout of the learner {learner.use} cannot be fitted after training", where=f"{learner.place} readout",
             got='readout = "ridge"',

@@ -80,7 +80,7 @@ class BenchTable(Section):
     """
 
     seed: Annotated[int, Field(strict=True)] = 0
-    transport: Literal["hislip", "socket", "vxi11"] = "hislip"
+    transport: Literal["hislip", "socket", "vxi11", "serial"] = "hislip"
     linger_s: Annotated[float, Field(ge=0, strict=True)] = 0.0
     log_path: str | None = None
     faults: list[dict[str, Any]] = Field(default_factory=list)
@@ -189,7 +189,8 @@ def serve_all(described: VirtualBench, table: BenchTable | None, out: Console) -
         described = replace(described, port_mapper=table.port_mapper, announce=table.announce)
     with build(described) as running:
         for name, resource in running.resources.items():
-            out.print(f"{name:<8} {resource}      {running.vxi11[name]}      {running.sockets[name]}", soft_wrap=True)
+            more = [kind[name] for kind in (running.vxi11, running.sockets) if name in kind]
+            out.print("      ".join([f"{name:<8} {resource}", *more]), soft_wrap=True)
         told = "newline-separated JSON; see docs/reference/virtual_bench.md"
         out.print("{:<8} {}:{}      {}".format("control", *running.control.address, told), soft_wrap=True)
         out.print("open them with any VISA client; Ctrl-C ends the bench")

@@ -93,10 +93,12 @@ def memory(path: Path, overrides: Sequence[str], asked: Asked, json_: Path | Non
         ConfigError: the experiment is not for a node with memory, or has inputs of more than one value. Others: as the bench.
     """
     experiment = read_experiment(path, overrides)
-    if drives(experiment.learner.rule, experiment.learner.options) != "memory":
+    rule, options = experiment.learner.rule, experiment.learner.options
+    if drives(rule, options) != "memory" or getattr(rule, "sequences", None) != "whole":
         raise ConfigError(
-            "this is about nodes with memory", where=experiment.learner.place, got=experiment.learner.use,
-            allowed="reservoir, bptt_memory, pat_memory, or a rule of yours that drives such nodes", outputs=UNTOUCHED,
+            "this is about nodes with memory, and what is read of them in every step", where=experiment.learner.place,
+            got=experiment.learner.use, outputs=UNTOUCHED,
+            allowed="reservoir, bptt_memory, pat_memory, or another rule that plays whole sequences through such nodes",
             todo='write use = "reservoir"',
         )  # fmt: skip
     streams(asked.streams, asked.length, asked.alike, asked.seed)  # refused before anything is opened

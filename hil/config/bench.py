@@ -61,6 +61,7 @@ class InstrumentTable(Using):
         timeout_s: longest silence of the instrument; none: 5 s.
         resource: its address: a VISA resource, or a serial port; `hil list resources` shows those that answer. A virtual
             instrument has none.
+        baud: bits per second of a serial port; none: what its driver says, or 9600.
         maker: how *IDN? must begin.
         model: how the model in *IDN? must begin.
         serial: the whole serial number; another instrument is refused.
@@ -73,6 +74,7 @@ class InstrumentTable(Using):
 
     timeout_s: Annotated[float, Field(gt=0, lt=3600, strict=True)] | None = None
     resource: str | None = None
+    baud: Annotated[int, Field(ge=300, le=12_000_000, strict=True)] | None = None
     maker: str | None = None
     model: str | None = None
     serial: str | None = None

@@ -47,6 +47,7 @@ LEARNERS = {
     "ff": "hil.learners.forward_forward:ForwardForward",
     "ffgaf": "hil.learners.ffgaf:FFGAF",
     "phyll": "hil.learners.phyll:PhyLL",
+    "ff_memory": "hil.learners.forward_forward_memory:ForwardForwardMemory",
     "phyll_memory": "hil.learners.phyll_memory:PhyLLMemory",
     "spide": "hil.learners.spide:SPIDE",
 }
@@ -92,6 +93,14 @@ DRIVERS = {  # in a file by their paths; the values are where each is found
         "drivers.keysight_e36300:KeysightE36312A",
         "drivers.keysight_n7776c:KeysightN7776C",
         "drivers.keithley_2400:Keithley2400",
+        "drivers.keithley_2450:Keithley2450",
+        "drivers.keithley_dmm6500:KeithleyDMM6500",
+        "drivers.keithley_dmm6500:KeithleyDMM6500Current",
+        "drivers.keysight_b2900:KeysightB2900",
+        "drivers.keysight_8164:Keysight8164",
+        "drivers.qontrol:Qontrol",
+        "drivers.thorlabs_pm100d:ThorlabsPM100D",
+        "drivers.dac_board:DacBoard",
         "drivers.spiking.device:SpikingBoard",
     )
 }
@@ -108,6 +117,13 @@ SIMULATED = {
         "sim_devices.instruments.keysight_e36300:KeysightE36312A",
         "sim_devices.instruments.keysight_n7776c:KeysightN7776C",
         "sim_devices.instruments.keithley_2400:Keithley2400",
+        "sim_devices.instruments.keithley_2450:Keithley2450",
+        "sim_devices.instruments.keithley_dmm6500:KeithleyDMM6500",
+        "sim_devices.instruments.keysight_b2900:KeysightB2900",
+        "sim_devices.instruments.keysight_8164:Keysight8164",
+        "sim_devices.instruments.qontrol:Qontrol",
+        "sim_devices.instruments.thorlabs_pm100d:ThorlabsPM100D",
+        "sim_devices.instruments.dac_board:DacBoard",
     )
 }
 STRATEGIES = {

@@ -52,9 +52,9 @@ def _examples(value: Any, name: str, group: str, stream: bool | None) -> Example
     if isinstance(value, Mapping) and value and set(value) <= set(NAMES):
         return _of_splits(value, name, group, stream)
     if isinstance(value, Mapping):
-        return from_arrays({str(key): _array(part) for key, part in value.items()}, "x", "y", group, name, name)
+        return from_arrays({str(key): _rows(part, name) for key, part in value.items()}, "x", "y", group, name, name)
     if isinstance(value, tuple) and len(value) == 2:
-        return from_arrays({"x": _array(value[0]), "y": _array(value[1])}, "x", "y", group, name, name)
+        return from_arrays({"x": _rows(value[0], name), "y": _rows(value[1], name)}, "x", "y", group, name, name)
     if isinstance(value, str | bytes | DataLoader | Tensor | np.ndarray) or not (
         isinstance(value, Iterable) or hasattr(value, "__getitem__")
     ):
@@ -134,6 +134,15 @@ def _pair(item: Any, name: str, number: int) -> tuple[NDArray[np.float32], NDArr
         )  # fmt: skip
     with np.errstate(over="ignore"):
         return np.asarray(values, np.float32).reshape(values.shape or (1,)), _array(y)
+
+
+def _rows(value: Any, name: str) -> NDArray[Any]:
+    """The array of all examples. Raises: DataError: a list of some that are not alike, as sequences of other lengths."""
+    shapes = [tuple(np.shape(one)) for one in value] if isinstance(value, list | tuple) else []
+    for number, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise _of_another_shape(name, number, shape, shapes[0])
+    return _array(value)
 
 
 def _array(value: Any) -> NDArray[Any]:

@@ -29,7 +29,7 @@ from hil.feedback.feedback import Feedback, correlation
 from hil.learner import Nodes
 from hil.learners.adfa import read_feedback
 from hil.learners.parts.loss import check_scores
-from hil.learners.parts.played import Between, measured, with_memory
+from hil.learners.parts.played import Between, between_nodes, measured
 from hil.learners.parts.projection import Projecting, Projection, hidden_shapes
 from hil.learners.parts.shown import over_time
 from hil.network import Layer, Network, Trace, fill
@@ -97,7 +97,7 @@ class DeepReservoir(Projecting):
         Raises:
             ContractError: a node without memory, a hidden layer without a node, or one whose width nobody says.
         """
-        with_memory(net)
+        between_nodes(net)
         asked, feedback = as_task(task), read_feedback(settings.feedback)
         return cls(feedback, _widths(net), asked.outputs, rng, settings, asked.lowered(settings.loss), model)
 
@@ -200,13 +200,6 @@ class DeepReservoir(Projecting):
 
 def _widths(net: Network) -> tuple[int, ...]:
     """Virtual nodes of each hidden layer, as its node says, or else its synapse."""
-    sizes = []
-    for number, layer in enumerate(net.stack[:-1]):
-        if layer.device is None:
-            raise ContractError(
-                "a hidden layer has no node", where=f"network layer {number}", got="no device", allowed="the node with memory",
-                todo="give every layer but the last the device",
-            )  # fmt: skip
-        sizes.append(layer.device.spec.inputs.size)
+    sizes = [layer.device.spec.inputs.size for layer in net.stack[:-1] if layer.device is not None]
     known = [size for size in sizes if size is not None]
     return tuple(known) if len(known) == len(sizes) else tuple(shape[0] for shape in hidden_shapes(net).pre)

@@ -36,6 +36,7 @@ from hil.learners.parts.label_slot import candidates, check_slot, claiming, neut
 from hil.learners.parts.loss import check_scores
 from hil.learners.parts.opened import OpenedSynapse
 from hil.learners.parts.readouts import VALIDATED, Readouts
+from hil.learners.parts.transport import pulled
 from hil.network import Layer, Network, Trace
 from hil.settings import NotNegative, Positive, Share, check
 from hil.synapses import channels_of, length_normalised
@@ -139,53 +140,74 @@ class ForwardForward(nn.Module):
         Returns:
             "loss" (mean over layers), "accuracy" (of the head), "gap_layer0", ...: goodness of positives above negatives.
         """
-        check_slot(x, self.classes)
+        x = self._slotted(x)
         net.train()
         net.zero_grad(set_to_none=True)
         scores, metrics = self._head(net, x, label)
         wrong = wrong_labels(label, self.classes, rng, scores if self.settings.negatives == "hard" else None)
         amplitude = self.settings.amplitude
         pairs = (claiming(x, label, self.classes, amplitude), claiming(x, wrong, self.classes, amplitude))
-        h = self._hidden(length_normalised(torch.cat(pairs)), rng, spared=self.classes)
+        h = self._first(self._hidden(torch.cat(pairs), rng, spared=self.classes))
         losses = []
         for number, layer in enumerate(net.stack[:-1]):
-            opened = OpenedSynapse(layer.synapse, h)
-            y, onward = self._active(number, layer, opened.pre)
-            judged = self._judge(y.square().mean(1))
-            delta = self._sloped(layer, y, opened.pre) * (judged.slope * (2 / y.shape[1])).unsqueeze(1)
-            opened.pull(self._with_peers(number, opened.pre, y, delta))
+            opened = OpenedSynapse(layer.synapse, h.flatten(0, -2))
+            pre = opened.pre.view(*h.shape[:-1], -1)
+            y, onward = self._active(number, layer, pre)
+            judged = self._judge(self._goodness_of(y))
+            delta = pulled(self._goodness_of, y, judged.slope) * self._slope(layer, pre)
+            opened.pull(self._with_peers(number, pre, y, delta).flatten(0, -2))
             losses.append(judged.loss)
             metrics[f"gap_layer{number}"] = judged.gap
             if onward is not None:
-                h = self._hidden(onward, rng)
+                h = length_normalised(self._hidden(onward, rng))
         return {"loss": sum(losses) / len(losses), **metrics}
 
+    def _slotted(self, x: Tensor) -> Tensor:
+        """Return x with room for the label in its first features."""
+        check_slot(x, self.classes)
+        return x
+
+    def _first(self, x: Tensor) -> Tensor:
+        """Return what the first synapse is given of a slotted x."""
+        return length_normalised(x)
+
+    def _ask(self, layer: Layer, pre: Tensor) -> Tensor:
+        return layer.measure(pre)
+
+    def _scored(self, values: Tensor) -> Tensor:
+        """(…, n) -> (steps, batch, n), a view of what is judged: without an axis of time one step."""
+        return values.unsqueeze(0)
+
+    def _goodness_of(self, y: Tensor) -> Tensor:
+        """(…, n) -> (batch,)."""
+        return self._scored(y).square().mean((0, 2))
+
     def _hidden(self, h: Tensor, rng: torch.Generator, spared: int = 0) -> Tensor:
-        """Some features hidden, but for the first `spared`: the same in a positive and its negative."""
+        """Some features hidden, but for the first `spared`: the same in a positive and its negative, and in all steps."""
         if self.settings.dropout == 0.0:
             return h
-        drawn = torch.rand(len(h) // 2, h.shape[1], generator=rng, device=h.device) >= self.settings.dropout
+        drawn = torch.rand(h.shape[-2] // 2, h.shape[-1], generator=rng, device=h.device) >= self.settings.dropout
         drawn[:, :spared] = True
-        return length_normalised(h * drawn.repeat(2, 1))
+        return h * drawn.repeat(2, 1)
 
     def _head(self, net: Network, x: Tensor, label: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Train the head on inputs that claim nothing; its scores, and its accuracy."""
         trace = self._neutral(net, x)
-        opened = OpenedSynapse(net.stack[-1].synapse, trace.inputs[-1])
+        opened = OpenedSynapse(net.stack[-1].synapse, self._scored(trace.inputs[-1]).mean(0))
         check_scores(opened.pre, self.classes)
         error, metrics = self.error.judge(opened.pre, label)
         opened.pull(error)
         return opened.pre, {"accuracy": metrics["accuracy"], "overflow": net.overflow(trace)}
 
     def _neutral(self, net: Network, x: Tensor) -> Trace:
-        """One pass that claims no class; `pre` is what the devices are sent."""
+        """One pass of a slotted x that claims no class; `pre` is what the devices are sent."""
         inputs, pre, outputs = [], [], []
-        h = length_normalised(neutral(x, self.classes, self.settings.amplitude))
+        h = self._first(neutral(x, self.classes, self.settings.amplitude))
         for layer in net.stack[:-1]:
             inputs.append(h)
             pre.append(self._sent(layer.synapse(h)))
-            outputs.append(layer.measure(pre[-1]))
-            h = self._read(layer, outputs[-1])
+            outputs.append(self._ask(layer, pre[-1]))
+            h = length_normalised(self._read(layer, outputs[-1]))
         scores: Tensor = net.stack[-1].synapse(h)
         return Trace((*inputs, h), (*pre, scores), (*outputs, scores))
 
@@ -207,42 +229,41 @@ class ForwardForward(nn.Module):
         """`delta` plus the gradient of peer normalisation, which pulls every unit towards the mean activity of its layer."""
         if self.settings.peer == 0.0:
             return delta
-        activity, batch = self.get_buffer(f"activity{number}"), len(y) // 2
-        activity.mul_(MOMENTUM).add_(y[:batch].mean(0), alpha=1 - MOMENTUM)
-        pull = (activity - activity.mean()) * (self.settings.peer * (1 - MOMENTUM) / (len(activity) * batch))
-        moved = pull.expand(batch, -1) if self.settings.straight_through else pull * (pre[:batch] > 0)
-        delta[:batch] += moved
+        activity, batch = self.get_buffer(f"activity{number}"), y.shape[-2] // 2
+        good, sent, moved = (self._scored(values)[:, :batch] for values in (y, pre, delta))
+        activity.mul_(MOMENTUM).add_(good.mean((0, 1)), alpha=1 - MOMENTUM)
+        pull = (activity - activity.mean()) * (self.settings.peer * (1 - MOMENTUM) / good.numel())
+        moved += pull if self.settings.straight_through else pull * (sent > 0)
         return delta
 
     def _sent(self, pre: Tensor) -> Tensor:
         return pre.clamp(min=0) if self.settings.drive == "rectified" else pre
 
     def _read(self, layer: Layer, answer: Tensor) -> Tensor:
-        """Into the next layer; a layer without a device answers with its rectified activity."""
-        return length_normalised(answer.clamp(min=0) if layer.device is None else answer)
+        """What goes on; a layer without a device answers with its rectified activity."""
+        return answer.clamp(min=0) if layer.device is None else answer
 
     def _active(self, number: int, layer: Layer, pre: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return y, whose square is the goodness, and what the next layer is given; the device is asked if either needs it."""
+        """Return y, whose square is the goodness, and what goes on; the device is asked if either needs it."""
         measured, last = self._measured(layer), number + 1 == self.depth
         if last and not measured:
             return pre.clamp(min=0), None
-        answer = layer.measure(self._sent(pre))
+        answer = self._ask(layer, self._sent(pre))
         return answer if measured else pre.clamp(min=0), None if last else self._read(layer, answer)
 
     def _measured(self, layer: Layer) -> bool:
         return self.settings.goodness == "measured" and layer.device is not None
 
-    def _sloped(self, layer: Layer, y: Tensor, pre: Tensor) -> Tensor:
-        """Return half the slope of y^2 over `pre`, as far as it is believed."""
+    def _slope(self, layer: Layer, pre: Tensor) -> Tensor:
+        """Return the slope of y over `pre`, as far as it is believed."""
         if not self._measured(layer):
-            return y
+            return pre > 0
         slope = self.g(pre)
-        return y * (slope * (pre > 0) if self.settings.drive == "rectified" else slope)
+        return slope * (pre > 0) if self.settings.drive == "rectified" else slope
 
     @torch.no_grad()
     def predict(self, net: Network, x: Tensor) -> Tensor:
         """(batch, classes), logits of the head or goodness, as chosen."""
-        check_slot(x, self.classes)
         name = self.readouts.name
         return self._head_scores(net, x) if name == "head" else self._goodness_scores(net, x)[name]
 
@@ -257,26 +278,26 @@ class ForwardForward(nn.Module):
     def trace(self, net: Network, x: Tensor) -> Trace:
         """Make one pass that claims no class; `pre` is what the devices are sent."""
         net.eval()
-        return self._neutral(net, x)
+        return self._neutral(net, self._slotted(x))
 
     def _head_scores(self, net: Network, x: Tensor) -> Tensor:
-        return self.trace(net, x).outputs[-1]
+        return self._scored(self.trace(net, x).outputs[-1]).mean(0)
 
     def _goodness_scores(self, net: Network, x: Tensor) -> dict[str, Tensor]:
         net.eval()
-        every = torch.stack(list(self._goodness(net, candidates(x, self.classes, self.settings.amplitude))))
+        every = torch.stack(list(self._goodness(net, candidates(self._slotted(x), self.classes, self.settings.amplitude))))
         layers = every.view(self.depth, len(x), self.classes)
         found = {"goodness": layers.sum(0), "upper": layers[1:].sum(0)}
         return {**found, **{f"layer{number}": one for number, one in enumerate(layers)}}
 
     def _goodness(self, net: Network, x: Tensor) -> Iterator[Tensor]:
         """(batch,) of every hidden layer."""
-        h = length_normalised(x)
+        h = self._first(x)
         for number, layer in enumerate(net.stack[:-1]):
             y, onward = self._active(number, layer, layer.synapse(h))
-            yield y.square().mean(1)
+            yield self._goodness_of(y)
             if onward is not None:
-                h = onward
+                h = length_normalised(onward)
 
 
 def refuse_temporal(net: Network) -> None:
@@ -284,5 +305,5 @@ def refuse_temporal(net: Network) -> None:
     if net.temporal:
         raise ContractError(
             "this learner drives static nodes", where="network", got="temporal devices", allowed="static devices",
-            todo='take "ffgaf" for spiking nodes, "phyll_memory" or "reservoir" for nodes with memory',
+            todo='take "ffgaf" for spiking nodes, "ff_memory", "phyll_memory" or "reservoir" for nodes with memory',
         )  # fmt: skip

@@ -20,6 +20,7 @@ nodes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -121,32 +122,37 @@ class Reservoir(Ridge[ReservoirSettings]):
         """
         del model
         with_memory(net)
-        net.stack[-1].synapse = cls.widened(readout(net), settings, rng).to(net.place)
+        asked = as_task(task)
+        net.stack[-1].synapse = cls.widened([readout(net)], settings, asked.outputs, rng)[-1].to(net.place)
         last = readout(net)
         net.requires_grad_(False)
-        return cls(last.in_features, as_task(task), settings, last.bias is not None)
+        return cls(last.in_features, asked, settings, last.bias is not None)
 
     @staticmethod
-    def widened(last: nn.Module, settings: ReservoirSettings, rng: torch.Generator) -> nn.Module:
-        """Return the readout that sees what the settings ask for: `last` itself, or a wider one in its place, of zeros.
+    def widened(
+        synapses: Sequence[nn.Module], settings: ReservoirSettings, outputs: int, rng: torch.Generator
+    ) -> Sequence[nn.Module]:
+        """Return the synapses with a readout that sees what the settings ask for: the last, or a wider one of zeros.
 
         Raises:
             ContractError: it was made for other lags before.
         """
+        del outputs
+        last = synapses[-1]
         if isinstance(last, LateLinear):
             if last.lags == tuple(settings.lags) and int(last.late.max()) <= settings.late:
-                return last
+                return synapses
             raise ContractError(
                 "the readout of this network sees other steps", where="network, last layer", allowed="the lags it was made for",
                 got=f"lags {list(last.lags)}, late {int(last.late.max())}", todo="make a new network",
             )  # fmt: skip
         if not settings.oldest or not isinstance(last, nn.Linear):
-            return last
+            return synapses
         late = torch.randint(0, settings.late + 1, (last.in_features,), generator=rng)
         wide = LateLinear(last.in_features, last.out_features, settings.lags, late, last.bias is not None)
         for param in wide.parameters():
             nn.init.zeros_(param)
-        return wide
+        return [*synapses[:-1], wide]
 
     def learn(self, states: Tensor, label: Tensor) -> None:
         """Add states and targets behind the washout."""

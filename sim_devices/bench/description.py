@@ -4,7 +4,7 @@ A description holds JSON values only, so that it can be sent to another process:
 
     {"boxes": [{"name": "awg", "use": "module:Class", "settings": {...}}, ...],
      "wires": [{"awg": "awg", "scope": "scope", "node": {"use": "module:Class", "settings": {...}}, "delay_s": 12.4e-9, ...}],
-     "grids": [{"sources": [["bias", 1], ...], "meters": ["meter1", ...], "node": {...}, "per_volt": 1.0, "a_per_unit": 1.0}],
+     "grids": [{"sources": [["bias", 1], ...], "meters": [["meter1", 1], ...], "node": {...}, "per_volt": 1.0, ...}],
      "scenes": [{"display": "slm", "camera": "camera", "node": {...}}],
      "feeds": [{"box": "laser", "path": "node.laser_w", "scale": 1.0}],
      "transport": "hislip", "seed": 7, "faults": [{"box": "scope", "kind": "truncate", "rate": 0.001}, ...], ...}
@@ -27,13 +27,12 @@ from sim_devices.bench.control import Adjustable
 from sim_devices.bench.outputs import Feed, Outputs
 from sim_devices.instruments.box import Box
 from sim_devices.instruments.faults import FaultSchedule, Place
-from sim_devices.instruments.keithley_2400 import Keithley2400
-from sim_devices.instruments.source_box import SourceBox
+from sim_devices.instruments.probe import Probe
 from sim_devices.instruments.timing import ASSUMED, Timing
 from sim_devices.switch_log import SwitchLog
 
-Transport = Literal["hislip", "socket", "vxi11", "both", "all"]
-"""both: HiSLIP and raw sockets."""
+Transport = Literal["hislip", "socket", "vxi11", "both", "all", "serial"]
+"""both: HiSLIP and raw sockets. all: also VXI-11. A box that speaks bytes by itself (`feed`) has a serial line in any case."""
 B = TypeVar("B")
 
 
@@ -54,6 +53,7 @@ class VirtualBox:
         use: "module:Class", a `Box` that takes a keyword `lock`.
         settings: its other keywords.
         hislip_port, socket_port, vxi11_port: 0 takes a free one.
+        baud: of a serial line; None: as fast as it goes.
     """
 
     name: str
@@ -62,6 +62,7 @@ class VirtualBox:
     hislip_port: int = 0
     socket_port: int = 0
     vxi11_port: int = 0
+    baud: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +115,13 @@ class VirtualGrid:
 
     Args:
         sources: name of a box and its channel, for each input of the node.
-        meters: names of boxes, for each of its outputs.
+        meters: name of a box and its input, for each of its outputs.
         node: the twin.
         programs: name of a box and its channel, for each parameter of the node.
     """
 
     sources: tuple[tuple[str, int], ...]
-    meters: tuple[str, ...]
+    meters: tuple[tuple[str, int], ...]
     node: Part
     per_volt: float = 1.0
     a_per_unit: float = 1.0
@@ -241,8 +242,8 @@ def _wire(values: Mapping[str, Any]) -> VirtualWire:
 
 
 def _grid(values: Mapping[str, Any]) -> VirtualGrid:
-    outputs = {key: tuple((str(box), int(n)) for box, n in values.get(key, ())) for key in ("sources", "programs")}
-    return VirtualGrid(**{**values, **outputs, "meters": tuple(values["meters"]), "node": Part(**values["node"])})
+    outputs = {key: tuple((str(box), int(n)) for box, n in values.get(key, ())) for key in ("sources", "meters", "programs")}
+    return VirtualGrid(**{**values, **outputs, "node": Part(**values["node"])})
 
 
 class Unwired:
@@ -349,14 +350,14 @@ def _wired(bench: VirtualBench, boxes: Mapping[str, object], faults: FaultSchedu
 
 
 def _gridded(bench: VirtualBench, boxes: Mapping[str, object], log: SwitchLog) -> Adjustable:
-    from sim_devices.bench.grid import Grid  # here, for torch
+    from sim_devices.bench.grid import Grid, Standing  # here, for torch
     from sim_devices.twin import Twin
 
     (grid,) = bench.grids
     sources, programs = (
-        [(_box(boxes, name, SourceBox), channel) for name, channel in some] for some in (grid.sources, grid.programs)
+        [(_box(boxes, name, Standing), channel) for name, channel in some] for some in (grid.sources, grid.programs)
     )
-    meters = [_box(boxes, name, Keithley2400) for name in grid.meters]
+    meters = [(_box(boxes, name, Probe), channel) for name, channel in grid.meters]
     node = cast(Twin, made(grid.node, "node"))
     return Grid(sources, meters, node, grid.per_volt, grid.a_per_unit, programs=programs, seed=bench.seed, log=log)
 

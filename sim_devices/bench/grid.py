@@ -1,9 +1,9 @@
-"""The plant of a vector bench: K outputs drive a twin at once, L source-meters read it.
+"""The plant of a vector bench: K outputs drive a twin at once, L meters read it.
 
     x_k = per_volt sqrt(light) v_k         v_k what stands at output k, 0 V while it is off; light: as a share of the full one
     p_k = v_k                              of outputs that program it, in the unit of its parameters
     y   = node.respond(x, p)               the state goes on from reading to reading
-    i_l = a_per_unit y_l                   what meter l reads, in A
+    i_l = a_per_unit y_l                   what meter l reads, in A, or in the unit that it measures
 
 Noise and drift of reading n come from the generator (seed, n, "grid"), so a snapshot is the number of readings and the state.
 A meter that is read alone drives the node once: meters that are read one after another see noise of their own, as boxes do.
@@ -11,17 +11,30 @@ A meter that is read alone drives the node once: meters that are read one after 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from hil.errors import ConfigError
 from sim_devices.bench.answering import Answering
-from sim_devices.instruments.keithley_2400 import Keithley2400
-from sim_devices.instruments.source_box import SourceBox
+from sim_devices.instruments.probe import Probe
 from sim_devices.switch_log import SwitchLog
 from sim_devices.twin import Twin
+
+
+@runtime_checkable
+class Standing(Protocol):
+    """A box with levels at its channels."""
+
+    @property
+    def lock(self) -> threading.Condition:
+        """The lock of the bench."""
+
+    def stands(self, channel: int) -> float:
+        """Return the level at a channel, in V, 0 while it is off."""
 
 
 class Grid(Answering):
@@ -29,32 +42,32 @@ class Grid(Answering):
 
     Args:
         sources: box and channel of each input of the node, in order.
-        meters: of each of its outputs.
+        meters: box and input of each of its outputs.
         node: the twin.
         programs: box and channel of each parameter of the node; none: nothing is programmed.
         per_volt: unit of the node's inputs for a V.
-        a_per_unit: A for a unit of the node's outputs, as of a photodiode.
+        a_per_unit: A, or the unit of the meters, for a unit of the node's outputs, as of a photodiode.
         seed: of noise and drift.
         log: of the outputs that are switched.
     """
 
     def __init__(
         self,
-        sources: Sequence[tuple[SourceBox, int]],
-        meters: Sequence[Keithley2400],
+        sources: Sequence[tuple[Standing, int]],
+        meters: Sequence[tuple[Probe, int]],
         node: Twin,
         per_volt: float = 1.0,
         a_per_unit: float = 1.0,
         *,
-        programs: Sequence[tuple[SourceBox, int]] = (),
+        programs: Sequence[tuple[Standing, int]] = (),
         seed: int = 0,
         log: SwitchLog | None = None,
     ) -> None:
         found, spec = (len(sources), len(meters)), node.spec
-        if found != (spec.inputs.size, spec.outputs.size):
+        if found != (spec.inputs.size or 1, spec.outputs.size or 1):  # a node of any width stands for one channel
             raise ConfigError(
                 "the node has another number of inputs or outputs", where="wiring",
-                got=f"{found[0]} sources, {found[1]} meters", allowed=f"{spec.inputs.size}, {spec.outputs.size}",
+                got=f"{found[0]} sources, {found[1]} meters", allowed=f"{spec.inputs.size or 1}, {spec.outputs.size or 1}",
             )  # fmt: skip
         parameters = 0 if spec.params is None else spec.params.size
         if programs and len(programs) != parameters:
@@ -65,11 +78,11 @@ class Grid(Answering):
         factors = {"grid.per_volt": per_volt, "grid.a_per_unit": a_per_unit, "grid.light": 1.0}
         super().__init__(node, factors, sources[0][0].lock, seed, "grid", log)
         self._sources, self._programs = list(sources), list(programs)
-        for number, meter in enumerate(meters):
-            meter.conducts = partial(self._current, number)
+        for number, (meter, channel) in enumerate(meters):
+            meter.attach(channel, partial(self._current, number))
 
     def _current(self, number: int, volts: float) -> float:
-        """A at meter `number`, whatever V it holds itself."""
+        """Return what meter `number` reads, whatever V it holds itself."""
         factor = self._factors["grid.per_volt"] * max(self._factors["grid.light"], 0.0) ** 0.5
         x = torch.tensor([[box.stands(channel) for box, channel in self._sources]]) * factor
         params = torch.tensor([box.stands(channel) for box, channel in self._programs]) if self._programs else None

@@ -10,25 +10,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 
+from hil.errors import ConfigError
 from sim_devices.bench.control import ControlServer
 from sim_devices.bench.description import Assembly, Transport, VirtualBench, assemble
 from sim_devices.bench.process import START_TIMEOUT_S, Running, Served, serve
 from sim_devices.instruments.timing import timed
 from sim_devices.transports.announce import announced
 from sim_devices.transports.hislip import HislipServer
+from sim_devices.transports.line import Line
+from sim_devices.transports.pty import PtyServer
 from sim_devices.transports.socket import SocketServer
 from sim_devices.transports.vxi11 import Vxi11Server
 
 SERVED: Mapping[Transport, tuple[str, ...]] = {
     "hislip": ("hislip",), "socket": ("socket",), "vxi11": ("vxi11",), "both": ("hislip", "socket"),
-    "all": ("hislip", "socket", "vxi11"),
+    "all": ("hislip", "socket", "vxi11"), "serial": ("serial",),
 }  # fmt: skip
 
 
 class RunningBench(Running):
     """A bench that is served from this process. Made by `build`.
 
-    resources: box name -> VISA resource string: HiSLIP if it is served, else VXI-11, else the raw socket.
+    resources: box name -> VISA resource string: HiSLIP if it is served, else VXI-11, else the raw socket; the name of the port
+        of a box on a serial line.
     sockets, vxi11: those of one kind.
     """
 
@@ -45,8 +49,20 @@ class RunningBench(Running):
         transports = SERVED[description.transport]
         for number, part in enumerate(description.boxes, 1):
             box, faults = self.boxes[part.name], self.faults.of[part.name]
-            box = timed(box, getattr(box, "timing", None))
+            if not hasattr(box, "feed"):  # what speaks bytes has its pace by the baud rate
+                box = timed(box, getattr(box, "timing", None))
             host = f"127.0.0.{number}" if description.port_mapper else "127.0.0.1"
+            if hasattr(box, "feed") or "serial" in transports:
+                if faults.on_wire:
+                    raise ConfigError(
+                        "faults of the wire are not simulated on a serial line of text", where=f"box {part.name}",
+                        got="faults", allowed="faults of the wires of a network",
+                    )  # fmt: skip
+                line = PtyServer(box if hasattr(box, "feed") else Line(box), part.baud)  # type: ignore[arg-type]
+                self.resources[part.name] = line.port
+                opened.callback(line.close)
+                line.start()
+                continue
             if "socket" in transports:
                 raw = SocketServer(box, host, part.socket_port, faults=faults)
                 self.sockets[part.name] = self.resources[part.name] = _started(raw, opened)

@@ -118,9 +118,12 @@ class Scpi:
         self._operations, self._lock = operations, lock
         self._opc_due = False
         self._root = Branch()
-        for command in itertools.chain(table, self._system()):
-            _plant(self._root, command)
         self._common = {c.pattern: c for c in self._mandatory(",".join(identity), reset, trigger)}
+        for command in itertools.chain(table, self._system()):
+            if command.pattern.startswith("*"):
+                self._common[command.pattern] = command
+            else:
+                _plant(self._root, command)
 
     def execute(self, message: Message) -> bytes | None:
         """Run a message; see `Box.execute`."""

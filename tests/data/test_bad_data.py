@@ -175,7 +175,8 @@ OBJECTS: list[tuple[Any, list[str]]] = [
     ([{"image": 1, "label": 0}], ["keys image, label", "keys x and y"]),
     ([], ["no examples"]),
     ({"train": PAIRS, "val": PAIRS, "validation": PAIRS}, ["do not go together"]),
-    (([[1.0], [2.0, 3.0]], [0, 1]), ["ValueError"]),
+    (([[1.0], [2.0, 3.0]], [0, 1]), ["example 1", "(2,)", "(1,), as the first has"]),
+    ({"x": [torch.zeros(5, 2), torch.zeros(6, 2)], "y": [0, 1]}, ["example 1", "(6, 2)", "(5, 2), as the first has"]),
 ]
 
 

@@ -54,6 +54,18 @@ CASES: dict[str, Case] = {
     "keithley_2400": (
         "drivers.keithley_2400:Keithley2400", {"low_v": -1.0, "high_v": 1.0, "range_a": 1e-3}, "keithley_2400:Keithley2400", {}
     ),
+    "keithley_2450": (
+        "drivers.keithley_2450:Keithley2450", {"low_v": -1.0, "high_v": 1.0, "range_a": 1e-3}, "keithley_2450:Keithley2450", {}
+    ),
+    "keysight_b2900": (
+        "drivers.keysight_b2900:KeysightB2900", {"channels": [1, 2], "low_v": -1.0, "high_v": 1.0, "range_a": 1e-3},
+        "keysight_b2900:KeysightB2900", {},
+    ),
+    "keithley_dmm6500": (
+        "drivers.keithley_dmm6500:KeithleyDMM6500", {"range_v": 10.0}, "keithley_dmm6500:KeithleyDMM6500", {"there": 1.5}
+    ),
+    "thorlabs_pm100d": ("drivers.thorlabs_pm100d:ThorlabsPM100D", {}, "thorlabs_pm100d:ThorlabsPM100D", {"power_w": 5e-4}),
+    "keysight_8164": ("drivers.keysight_8164:Keysight8164", {}, "keysight_8164:Keysight8164", {}),
     "keysight_e36300": ("drivers.keysight_e36300:KeysightE36312A", {"high_v": 5.0}, "keysight_e36300:KeysightE36312A", {}),
     "keysight_n7776c": ("drivers.keysight_n7776c:KeysightN7776C", {}, "keysight_n7776c:KeysightN7776C", {}),
 }  # fmt: skip

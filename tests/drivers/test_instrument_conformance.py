@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scripted_link import MessageLink
+from wired import Counting
 
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
 from drivers.keysight_m8195a import KeysightM8195A
-from drivers.links.visa_link import VisaLink
 from drivers.red_pitaya import PitayaGenerator, PitayaScope
 from drivers.rigol_dg import RigolDG
 from drivers.rigol_scope import RigolScope
@@ -38,29 +37,6 @@ from sim_devices.instruments.siglent_sdg import SiglentSDG as SimulatedSiglentSD
 from sim_devices.instruments.siglent_sds import SiglentSDS as SimulatedSiglentSDS
 from sim_devices.instruments.tektronix_afg31000 import TektronixAFG31000 as SimulatedTektronixAFG31000
 from sim_devices.instruments.tektronix_mso import TektronixMSO as SimulatedTektronixMSO
-from sim_devices.transports.hislip import HislipServer
-from sim_devices.transports.socket import SocketServer
-from sim_devices.transports.vxi11 import Vxi11Server
-
-SERVERS: dict[str, Any] = {"hislip": HislipServer, "socket": SocketServer, "vxi11": Vxi11Server}
-
-
-class Counting(MessageLink):
-    """Counts the messages that go to a box over a real wire, or in this process."""
-
-    def __init__(self, box: Any, wire: str) -> None:
-        super().__init__(box)
-        self._server = SERVERS[wire](box) if wire in SERVERS else None
-        self.link: Any = self
-        if self._server is not None:
-            self._server.start()
-            self.link = VisaLink(self._server.resource, backend="@py", terminator=getattr(box, "terminator", b"\n"))
-            write = self.link.write
-            self.link.write = lambda *parts: (self.sent.append(b""), write(*parts))[1]
-
-    def done(self) -> None:
-        if self._server is not None:
-            self._server.close()
 
 
 class Generator:

@@ -1,4 +1,4 @@
-"""The drivers of boxes that hold levels, each over memory to its simulated box: the contract, and what is theirs."""
+"""The drivers of boxes that hold levels, and of meters: the contract over an explicit list of wires, and what is theirs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,25 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from wired import Counting
 
 from drivers.auxiliaries import Auxiliaries, Auxiliary, Holdable
 from drivers.keithley_2400 import Keithley2400
+from drivers.keithley_2450 import Keithley2450
+from drivers.keithley_dmm6500 import KeithleyDMM6500, KeithleyDMM6500Current
+from drivers.keysight_8164 import Keysight8164
+from drivers.keysight_b2900 import KeysightB2900
 from drivers.keysight_e36300 import KeysightE36312A
 from drivers.keysight_n7776c import KeysightN7776C
 from drivers.links.memory import MemoryLink
+from drivers.links.opened import opened
+from drivers.qontrol import Qontrol
 from drivers.read_back import Care, Panelled, PanelWatch
-from drivers.safe import SafeState, Switchable, carry_out
+from drivers.safe import SafeState, Switchable, carry_out, conversation
 from drivers.scpi import Scpi
-from drivers.scpi_source import ScpiSource
 from drivers.scpi_talk import ScpiTalk
+from drivers.thorlabs_pm100d import ThorlabsPM100D
+from drivers.vector.roles import Meter, Sweeper
 from hil.conformance import Knob, check_instrument
 from hil.errors import (
     Changed,
@@ -30,19 +38,29 @@ from hil.errors import (
     UnsafeOutputs,
     WrongInstrument,
 )
+from hil.port import each
+from sim_devices.bench.description import VirtualBench, VirtualBox
+from sim_devices.bench.served import build
 from sim_devices.instruments.keithley_2400 import Keithley2400 as SimulatedMeter
+from sim_devices.instruments.keithley_2450 import Keithley2450 as Simulated2450
+from sim_devices.instruments.keithley_dmm6500 import KeithleyDMM6500 as SimulatedDMM6500
+from sim_devices.instruments.keysight_8164 import Keysight8164 as Simulated8164
+from sim_devices.instruments.keysight_b2900 import KeysightB2900 as SimulatedB2900
 from sim_devices.instruments.keysight_e36300 import KeysightE36312A as SimulatedSupply
 from sim_devices.instruments.keysight_n7776c import KeysightN7776C as SimulatedLaser
-from sim_devices.instruments.source_box import SourceBox
+from sim_devices.instruments.qontrol import Qontrol as SimulatedQontrol
+from sim_devices.instruments.thorlabs_pm100d import ThorlabsPM100D as SimulatedPM100D
 
 
 class Table:
-    """A driver, and the simulated instrument behind it."""
+    """A driver, and the simulated instrument behind it. near: what it rounds."""
 
-    def __init__(self, box: SourceBox, driver: Callable[..., ScpiSource], **settings: Any) -> None:
+    near = 1e-9
+
+    def __init__(self, box: Any, driver: Callable[..., Any], wire: str = "memory", **settings: Any) -> None:
         self.box, self.say = box, ""
-        self.link = MemoryLink(self)
-        self.driver = driver(self.link, **settings)
+        self.link = Counting(self if wire == "memory" else box, wire)
+        self.driver = driver(self.link.link, **settings)
 
     def execute(self, message: bytes) -> bytes | None:
         reply = self.box.execute(message)
@@ -58,7 +76,7 @@ class Table:
             tried = (low, low + 0.5 * (high - low), high)
             return Knob(
                 name, lambda value: self.driver.hold(name, value), lambda: self.driver.read_back(name), tried,
-                (high + 0.01 * abs(high), low - 0.01 * abs(high)), 1e-9,
+                (high + 0.01 * abs(high), low - 0.01 * abs(high)), self.near,
             )  # fmt: skip
 
         return [knob(name) for name in self.driver.holdable() if name != "output"]
@@ -66,19 +84,45 @@ class Table:
     def energise(self) -> bool:
         self.driver.prepare()
         self.driver.output(True)
-        return True
+        if not self.is_safe():
+            return True
+        self.driver.levels(list(each(self.driver.drive.high, self.driver.drive.size)))  # it has no relay
+        return not self.is_safe()
 
     def safe(self) -> None:
         self.driver.safe()
 
     def is_safe(self) -> bool:
-        return not any(one["on"] for one in self.box.outputs().values())  # type: ignore[index]
+        return not any(one["on"] for one in self.box.outputs().values())
 
     def sent(self) -> int:
         return len(self.link.sent)
 
     def close(self) -> None:
         self.driver.close()
+        self.link.done()
+
+
+class Converted(Table):
+    """What is read back was measured."""
+
+    near = 1e-3
+
+
+class Measuring(Table):
+    """A meter drives nothing, and holds nothing that a bench would set."""
+
+    def knobs(self) -> Sequence[Knob]:
+        return []
+
+    def energise(self) -> bool:
+        self.driver.prepare()
+        return False
+
+    def safe(self) -> None: ...
+
+    def is_safe(self) -> bool:
+        return True
 
 
 def supply(**settings: Any) -> Table:
@@ -89,25 +133,89 @@ def meter(**settings: Any) -> Table:
     return Table(SimulatedMeter(load_ohm=1e4), Keithley2400, **settings)
 
 
+def touch(**settings: Any) -> Table:
+    return Table(Simulated2450(load_ohm=1e4), Keithley2450, **settings)
+
+
+def pair(**settings: Any) -> Table:
+    return Table(SimulatedB2900(load_ohm=1e4), KeysightB2900, **{"channels": (1, 2), **settings})
+
+
 def laser(**settings: Any) -> Table:
     return Table(SimulatedLaser(), KeysightN7776C, **settings)
 
 
-EVERY = [supply, meter, laser]
+def mainframe(**settings: Any) -> Table:
+    return Table(Simulated8164(), Keysight8164, **settings)
+
+
+def heaters(wire: str = "serial", **settings: Any) -> Table:
+    return Converted(SimulatedQontrol(), Qontrol, wire, **settings)
+
+
+def multimeter(**settings: Any) -> Table:
+    return Measuring(SimulatedDMM6500(there=1.5), KeithleyDMM6500, **settings)
+
+
+def ammeter(**settings: Any) -> Table:
+    return Measuring(SimulatedDMM6500(there=1.5e-4), KeithleyDMM6500Current, **settings)
+
+
+def power_meter(**settings: Any) -> Table:
+    return Measuring(SimulatedPM100D(power_w=5e-4), ThorlabsPM100D, **settings)
+
+
+EVERY = [supply, meter, touch, pair, laser, mainframe]
+METERS = [(meter, 0.0), (touch, 0.0), (pair, 0.0), (multimeter, 1.5), (ammeter, 1.5e-4), (power_meter, 5e-4)]
+PAIRS: list[tuple[str, Callable[..., Table], str]] = [  # instrument, frame, wire; benchmarks/instruments.py has SLOW ones too
+    ("Keysight E36312A", supply, "memory"),
+    ("Keithley 2400", meter, "memory"),
+    ("Keithley 2400", meter, "serial"),
+    ("Keithley 2450", touch, "memory"),
+    ("Keithley 2450", touch, "socket"),
+    ("Keysight B2902A", pair, "memory"),
+    ("Keysight B2902A", pair, "vxi11"),
+    ("Keysight N7776C", laser, "memory"),
+    ("Keysight 8164B", mainframe, "memory"),
+    ("Qontrol Q8iv", heaters, "serial"),
+    ("Keithley DMM6500", multimeter, "memory"),
+    ("Keithley DMM6500, current", ammeter, "memory"),
+    ("Thorlabs PM100D", power_meter, "memory"),
+    ("Thorlabs PM100D", power_meter, "hislip"),
+]
+SLOW: list[tuple[str, Callable[..., Table], str]] = [
+    *[("Keysight E36312A", supply, wire) for wire in ("hislip", "socket", "vxi11")],
+    *[("Keithley 2400", meter, wire) for wire in ("hislip", "vxi11")],
+    *[("Keithley 2450", touch, wire) for wire in ("hislip", "vxi11")],
+    *[("Keysight B2902A", pair, wire) for wire in ("hislip", "socket")],
+    *[("Keysight N7776C", laser, wire) for wire in ("hislip", "socket", "vxi11")],
+    *[("Keysight 8164B", mainframe, wire) for wire in ("hislip", "vxi11")],
+    *[("Keithley DMM6500", multimeter, wire) for wire in ("hislip", "socket", "vxi11")],
+]
 WIDE: list[tuple[Callable[..., Table], dict[str, Any]]] = [
     (supply, {"high_v": 7.0}), (supply, {"low_v": -1.0}), (supply, {"low_v": (0.0, 0.0, math.nan)}), (supply, {"limit_a": 6.0}),
     (supply, {"high_v": (6.0, 26.0, 1.0)}), (meter, {"high_v": 211.0}), (meter, {"range_a": 2.0}), (meter, {"range_a": 0.0}),
+    (touch, {"low_v": -211.0}), (pair, {"range_a": 0.2, "high_v": 30.0}), (pair, {"range_a": 4.0}), (heaters, {"high_v": 12.5}),
+    (heaters, {"limit_a": 0.03}), (mainframe, {"high_w": 7e-3}), (multimeter, {"range_v": 1001.0}), (ammeter, {"range_a": 4.0}),
+    (power_meter, {"range_w": 0.0}),
+    (power_meter, {"wavelength_m": 500e-9}),
     (laser, {"high_w": 0.03}),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("make", EVERY)
-def test_it_keeps_the_contract_of_a_driver(make: Callable[..., Table]) -> None:
-    assert check_instrument(make).passed
-    driver = make().driver
+@pytest.mark.parametrize(("make", "wire"), [one[1:] for one in PAIRS], ids=[f"{name} over {wire}" for name, _, wire in PAIRS])
+def test_it_keeps_the_contract_of_a_driver(make: Callable[..., Table], wire: str) -> None:
+    assert check_instrument(lambda: make(wire=wire)).passed
+
+
+@pytest.mark.parametrize("make", [*EVERY, heaters])
+def test_it_has_every_role_of_a_source(make: Callable[..., Table]) -> None:
+    one = make()
+    driver = one.driver
     assert isinstance(driver, Holdable)
     assert isinstance(driver, Panelled)
     assert isinstance(driver, Switchable)
+    one.close()
 
 
 @pytest.mark.parametrize(("make", "settings"), WIDE)
@@ -193,11 +301,11 @@ def test_a_safe_level_may_be_another_one_with_the_output_on() -> None:
         supply(channels=(2,)).driver.rest_at({"voltage": 30.0})
 
 
-def test_a_list_is_measured_level_by_level() -> None:
-    one = meter(low_v=-1.0, high_v=2.0)
+@pytest.mark.parametrize("make", [meter, touch])
+def test_a_list_is_measured_level_by_level(make: Callable[..., Table]) -> None:
+    one = make(low_v=-1.0, high_v=2.0)
     one.energise()
     driver = one.driver
-    assert isinstance(driver, Keithley2400)
     rows = [[-1.0], [0.25], [2.0]]
     assert driver.sweep(rows, 0.01) == [[pytest.approx(v / 1e4)] for (v,) in rows]
     assert one.box.stands(1) == 2.0
@@ -208,15 +316,19 @@ def test_a_list_is_measured_level_by_level() -> None:
     assert one.sent() == before
 
 
-def test_a_current_beyond_the_range_is_no_reading() -> None:
-    one = meter(range_a=1e-4, high_v=10.0)
+@pytest.mark.parametrize("make", [meter, touch])
+def test_a_current_beyond_the_range_is_no_reading(make: Callable[..., Table]) -> None:
+    one = make(range_a=1e-4, high_v=10.0)
     one.energise()
     driver = one.driver
-    assert isinstance(driver, Keithley2400)
     driver.levels([0.5])
     assert driver.read() == [pytest.approx(5e-5)]
-    one.say = "+9.910000E+37"
-    with pytest.raises(NotAReading):
+    one.say = "+9.910000E+37,+1.000000E+00"
+    with pytest.raises(NotAReading, match="range"):
+        driver.read()
+    one.say = ""
+    driver.levels([5.0])  # 500 uA through the load, and 100 uA are allowed
+    with pytest.raises(NotAReading, match="compliance"):
         driver.read()
 
 
@@ -279,3 +391,104 @@ def test_a_level_with_a_slew_goes_up_in_steps_once_the_output_is_on(monkeypatch:
     assert max(levels) == 1.5
     assert levels[-1] == 1.0
     assert max(abs(b - a) for a, b in pairwise(levels)) <= 0.0201
+
+
+@pytest.mark.parametrize(("make", "expected"), METERS)
+def test_a_meter_reads_and_notices_another_hand(make: Callable[..., Table], expected: float) -> None:
+    one = make()
+    driver = one.driver
+    driver.prepare()
+    if one.energise():
+        driver.levels([0.0] * driver.drive.size)
+    assert isinstance(driver, Meter)
+    assert driver.read() == [pytest.approx(expected)] * (driver.reading.size or 1)
+    driver.panel.settle()
+    assert driver.panel.findings() == []
+    name, box = driver.panel.name, one.box
+    word = {"multimeter": ":SENS:VOLT:NPLC 2", "power meter": "SENS:CORR:WAV 1310"}.get(
+        name.rpartition(" ")[0], "SENS:CURR:NPLC 2"
+    )
+    box.press(word)
+    assert [finding.kind for finding in driver.panel.findings()] == ["setting"]
+    box.reboot()
+    assert [finding.kind for finding in driver.panel.findings()] == ["power"]
+    one.close()
+
+
+def test_both_channels_go_through_their_lists_together() -> None:
+    one = pair(low_v=-1.0, high_v=(1.0, 2.0))
+    one.energise()
+    assert isinstance(one.driver, Sweeper)
+    rows = [[-1.0, 2.0], [0.5, -0.5]]
+    assert one.driver.sweep(rows, 0.0) == [[pytest.approx(v / 1e4) for v in row] for row in rows]
+    assert [one.box.stands(n) for n in (1, 2)] == [0.5, -0.5]
+    one.box.press(":OUTP2 0")
+    with pytest.raises(SwitchedOff):
+        one.driver.panel.check_output()
+
+
+@pytest.mark.parametrize("make", [touch, multimeter])
+def test_another_language_is_told_and_nothing_is_set(make: Callable[..., Table]) -> None:
+    box = make().box
+    box.execute(b"*LANG TSP")
+    assert box.execute(b"*LANG?") == b"SCPI"  # until it is switched off and on
+    box.reboot()
+    link = MemoryLink(box)
+    with pytest.raises(WrongInstrument, match=r"(?s)TSP.*\*LANG SCPI"):
+        type(make().driver)(link)
+    assert link.sent == [b"*IDN?", b"*LANG?"]
+
+
+def test_a_power_beyond_the_range_and_a_missing_sensor_are_no_readings() -> None:
+    one = power_meter()
+    one.box.attach(1, lambda volts: 2e-3)
+    with pytest.raises(NotAReading):
+        one.driver.read()
+    with pytest.raises(ConfigError, match="sensor"):
+        ThorlabsPM100D(MemoryLink(SimulatedPM100D(sensor=False)))
+    with pytest.raises(OutOfRange, match=r"0\.13 W"):
+        power_meter(range_w=5.0).driver.read()
+
+
+def test_a_heater_that_draws_too_much_goes_off_and_is_told() -> None:
+    one = heaters(channels=(2, 3, 5), limit_a=5e-3)
+    one.driver.prepare()
+    one.driver.levels([1.0, 2.0, 3.0])
+    assert [one.box.stands(n) for n in (2, 3, 5)] == pytest.approx([1.0, 2.0, 3.0], abs=1e-3)
+    one.driver.panel.settle()
+    with pytest.raises(CommandRefused, match="E02:05"):
+        one.driver.levels([1.0, 2.0, 6.0])  # 6 mA
+    assert one.box.stands(5) == 0.0
+    one.box.reboot()
+    assert [finding.kind for finding in one.driver.panel.findings()] == ["power"]
+    one.close()
+    assert one.is_safe()
+
+
+def test_a_locked_mainframe_and_another_module_are_told() -> None:
+    with pytest.raises(ConfigError, match="locked"):
+        Keysight8164(MemoryLink(Simulated8164(locked=True)))
+    with pytest.raises(WrongInstrument, match="81960A"):
+        Keysight8164(MemoryLink(Simulated8164()), laser="81960A")
+    one = mainframe()
+    one.energise()
+    one.box.press(":LOCK 1,1234")
+    with pytest.raises(SwitchedOff):
+        one.driver.panel.check_output()
+
+
+def test_a_bench_on_serial_lines_is_made_safe_over_lines_of_its_own() -> None:
+    parts = (("heaters", "qontrol:Qontrol"), ("smu", "keithley_2400:Keithley2400"))
+    boxes = tuple(VirtualBox(name, f"sim_devices.instruments.{use}") for name, use in parts)
+    with build(VirtualBench(boxes, transport="serial")) as bench:
+        for name, driver in (("heaters", Qontrol), ("smu", Keithley2400)):
+            one = driver(opened(bench.resources[name], baud=115200))
+            one.prepare()
+            one.output(True)
+            one.levels([1.0] * one.drive.size)
+            state = SafeState.from_json(one.safe_state().to_json())
+            assert not state.shared
+            one._scpi.close()  # its program is dead, and the port is free
+            with conversation(state)(state) as talk:
+                carry_out(state, talk)
+            assert bench.boxes[name].outputs()["1"]["on"] is False  # type: ignore[index]

@@ -107,8 +107,11 @@ CASES = {
     "pat_memory, a memristive network": '[data]\nsequence = true\nshape = [8, 8]\n[network]\nuse = "masks"\n'
     + 'widths = [8, 6, 10]\n[device]\nuse = "memristive_network"\nelectrodes = 6\nrows = 3\ncolumns = 3\nnoise = 0.01\n'
     + '[encode]\noverflow = "clip"\n' + learning("pat_memory", 'answer = "mean"'),
-    "phyll_memory": '[data]\nsequence = true\nshape = [8, 8]\n[network]\nuse = "masks"\nwidths = [8, 12, 12]\n'
-    + '[device]\nuse = "delay_loop"\nnodes = 12\nnoise = 0.01\n' + learning("phyll_memory"),
+    **{
+        use: '[data]\nsequence = true\nshape = [8, 8]\n[task]\nwashout = 2\n[network]\nuse = "masks"\n'
+        + f'widths = [8, 12, {last}]\n[device]\nuse = "delay_loop"\nnodes = 12\nnoise = 0.01\n' + learning(use, settings)
+        for use, last, settings in (("phyll_memory", 12, ""), ("ff_memory", 10, "dropout = 0.1\npeer = 0.1"))
+    },
     "adfa, conv": conv('pool = "max"\nweights = "standardised"\nnorm = "batch"\nreadout = 10')
     + MODULATOR + DECODED + learning("adfa", "sample_shape = [64]"),
     "adfa, projected by a device": DENSE + MODULATOR + DECODED + learning("adfa")

@@ -124,6 +124,7 @@ def test_the_node_of_an_experiment(tmp_path: Path, capsys: pytest.CaptureFixture
     ("file", "settings", "what"),
     [
         (FILE, ["learner.use=adfa"], "this is about nodes with memory"),
+        (FILE.with_name("digits_deep_reservoir.toml"), [], "this is about nodes with memory"),
         (FILE.with_name("digits_memristive_network.toml"), [], "capacities are functions of one input"),
         (FILE, ["data.steps=250"], "these streams make no sense"),
     ],

@@ -24,7 +24,7 @@ from hil.report import render
 from hil.run import status
 from sim_devices.mach_zehnder import MachZehnder
 
-OF_SEQUENCES = ("reservoir", "deep_reservoir", "bptt_memory", "pat_memory", "phyll_memory")
+OF_SEQUENCES = ("reservoir", "deep_reservoir", "bptt_memory", "pat_memory", "ff_memory", "phyll_memory")
 TAKE_NUMBERS = ("adfa", "dfa", "backprop", "pat", "spsa", "pepg", "cma_es", "last_layer", "ridge")
 
 

@@ -60,7 +60,7 @@ class VirtualTable(BenchTable):
 
     Args:
         per_volt: unit of the node's inputs for a V.
-        a_per_unit: A for a unit of the node's outputs, as of a photodiode.
+        a_per_unit: A, or the unit of the meters, for a unit of the node's outputs, as of a photodiode.
     """
 
     per_volt: float = 1.0
@@ -157,8 +157,9 @@ def description(bench: VectorBench) -> VirtualBench:
     table = bench.virtual
     if table is None:
         raise no_virtual(bench)
-    sources, programs = (tuple(numbers(named, bench)) for named in (bench.node.drive, bench.node.program))
-    meters = tuple(name_of(one) for one in bench.node.read)
+    sources, meters, programs = (
+        tuple(numbers(named, bench)) for named in (bench.node.drive, bench.node.read, bench.node.program)
+    )
     node = Part(table.node.use, table.node.choice.settings)
     grid = VirtualGrid(sources, meters, node, table.per_volt, table.a_per_unit, programs)
     return table.bench(grids=(grid,))

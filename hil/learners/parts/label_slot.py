@@ -9,27 +9,28 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from hil.errors import ContractError
 
 
 def claiming(x: Tensor, label: Tensor, classes: int, amplitude: float) -> Tensor:
-    """(batch, features) -> a copy in which the first features claim `label` (batch,)."""
+    """(batch, …, features) -> a copy in which the first features claim `label` (batch,)."""
     claimed = x.clone()
-    claimed[:, :classes] = 0.0
-    claimed[torch.arange(len(x), device=x.device), label] = amplitude
+    said = amplitude * functional.one_hot(label, classes).to(x)
+    claimed[..., :classes] = said if x.ndim == 2 else said.unsqueeze(1)
     return claimed
 
 
 def neutral(x: Tensor, classes: int, amplitude: float) -> Tensor:
     """A copy that claims no class."""
     copy = x.clone()
-    copy[:, :classes] = amplitude / classes
+    copy[..., :classes] = amplitude / classes
     return copy
 
 
 def candidates(x: Tensor, classes: int, amplitude: float) -> Tensor:
-    """(batch, features) -> (batch * classes, features): every example with every label, classes fastest."""
+    """(batch, …, features) -> (batch * classes, …, features): every example with every label, classes fastest."""
     every = torch.arange(classes, device=x.device).repeat(len(x))
     return claiming(x.repeat_interleave(classes, 0), every, classes, amplitude)
 

@@ -129,7 +129,19 @@ def with_memory(net: Network) -> None:
         got = "no device" if not wrong else "spiking neurons" if wrong[0].temporal else "a node without a state in time"
         raise ContractError(
             "this learner drives nodes with memory", where="network", got=got,
-            allowed="devices whose spec says temporal=True, and no neurons", todo="choose another learner, or another node",
+            allowed="devices whose spec says temporal=True, and no neurons",
+            todo="choose another learner, or node" if wrong else "give the network a hidden layer, with a node behind it",
+        )  # fmt: skip
+
+
+def between_nodes(net: Network) -> None:
+    """Raises: ContractError: a device is no analog node with memory, or a hidden layer has none."""
+    with_memory(net)
+    bare = [number for number, layer in enumerate(net.stack[:-1]) if layer.device is None]
+    if bare:
+        raise ContractError(
+            "a hidden layer has no node", where=f"network layer {bare[0]}", got="no device", allowed="the node with memory",
+            todo="give every layer but the last the device",
         )  # fmt: skip
 
 
