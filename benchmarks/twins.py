@@ -1,11 +1,12 @@
 """Simulated nodes beside public simulators of the same physics, in one run.
 
-    python benchmarks/twins.py [--quick] [--record] [--only PART ...] [--aihwkit FOLDER]
+    python benchmarks/twins.py [--quick] [--record] [--only PART ...] [--aihwkit FOLDER] [--neurophox PYTHON]
 
 crossbar    forward of sim_devices/crossbar.py beside the torch tile of aihwkit: 8 bit in, product, normal noise on the output,
             8 bit out; without wires, as that tile has none. "equal": without noise both answer alike to one step of the
             output. "with wires": our wires, as a divider along rows and columns, beside aihwkit's tile with an IR drop over
             time, which is another and finer model; our error is that against Kirchhoff's equations
+mesh        powers and gradient of sim_devices/mzi_mesh.py beside neurophox: benchmarks/twins_mesh.py
 
 FOLDER has the package aihwkit: left out, its source distribution is downloaded to .venv/ on first use. Ratios are of times of
 the processor, with one thread each: rounds of both in turn, the median of the rounds' ratios. The last line is one JSON object.
@@ -30,6 +31,7 @@ import torch
 from learners import ONE_THREAD
 from recording import record
 from torch import Tensor
+from twins_mesh import mesh
 
 from sim_devices.crossbar import Crossbar, fast, solved
 
@@ -164,7 +166,10 @@ def crossbar(folder: Path | None, quick: bool) -> tuple[dict[str, Any], list[str
     return found, lines
 
 
-PARTS = {"crossbar": crossbar}
+PARTS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Any], list[str]]]] = {
+    "crossbar": lambda args: crossbar(args.aihwkit, args.quick),
+    "mesh": lambda args: mesh(args.neurophox, (4,) if args.quick else (4, 8, 16, 32)),
+}
 
 
 def main() -> None:
@@ -173,11 +178,14 @@ def main() -> None:
     asked.add_argument("--record", action="store_true")
     asked.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART")
     asked.add_argument("--aihwkit", type=Path, help="folder that has the package aihwkit")
+    asked.add_argument("--neurophox", help="python of the environment that has it; without it the part mesh is left out")
     args = asked.parse_args()
+    if args.neurophox is None:
+        args.only = [name for name in args.only if name != "mesh"]
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
     for name in args.only:
-        found[name], lines = PARTS[name](args.aihwkit, args.quick)
+        found[name], lines = PARTS[name](args)
         print("\n".join(lines))
         if args.record:
             record(f"Simulated nodes beside public simulators: {name}", lines)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -210,14 +210,19 @@ class Levels:
     Args:
         low, high: of each channel, (P,), as a tuple.
         bits: of the converter that sets them: 2^bits levels from low to high; 0: any level.
+        slew_per_s: largest rate of a channel, one for all or one for each, which hil/devices/programming.py keeps; None: any
+            that the port allows.
     """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
     bits: int = 0
+    slew_per_s: Limit | None = None
 
     @classmethod
-    def onto(cls, port: Port, low: Limit | None = None, high: Limit | None = None, bits: int = 0) -> Levels:
+    def onto(
+        cls, port: Port, low: Limit | None = None, high: Limit | None = None, bits: int = 0, slew_per_s: Limit | None = None
+    ) -> Levels:
         """Levels that fill the range of `port`, or a narrower one.
 
         Args:
@@ -225,12 +230,14 @@ class Levels:
             low: a narrower limit, in its unit; None: its own.
             high: likewise.
             bits: as of the class.
+            slew_per_s: as of the class.
 
         Raises:
-            OutOfRange: they would widen those of the port. ContractError: not as many as there are channels.
+            OutOfRange: they would widen those of the port. ContractError: not as many as there are channels, or no rate.
         """
         kept = port.narrowed(port.low if low is None else low, port.high if high is None else high)
-        return cls(each(kept.low, port.size), each(kept.high, port.size), bits)
+        rate = None if slew_per_s is None else replace(kept, slew_per_s=slew_per_s).slew_per_s  # checked there
+        return cls(each(kept.low, port.size), each(kept.high, port.size), bits, rate)
 
     def __call__(self, params: Tensor) -> Tensor:
         """(P,) parameters -> (P,) levels. NaN passes unchanged, to be refused by the port."""

@@ -419,6 +419,13 @@ def _built(
         return Ladder(device, Patience(), told, lambda: None)
 
     counted = {id(device): metered(resilient(kept_steps(unwrapped(device)), ladder)) for device, _ in _seen(net)}
+    for device, before in _seen(net):
+        rates = {layer.levels.slew_per_s for layer in before if layer.levels is not None}
+        if len(rates) > 1:
+            raise _wrong(
+                "network", "layers that program one device at several rates", "one slew_per_s for them", "correct Levels"
+            )
+        counted[id(device)].slow(next(iter(rates), None))
     devices: Callable[[], tuple[Metered, ...]] = lambda: tuple(counted.values())  # noqa: E731
     chip: MeteredChip | None = None
     if net.chip is not None:

@@ -82,12 +82,13 @@ def levels_of(table: ParamsTable | None, device: Metered, size: int | None) -> L
                 "safe; whatever was opened is closed again",
             )  # fmt: skip
         device.verify(Verify(table.tolerance, table.tries))
-    low, high = (None if getattr(table, key) is None else table.quantities(key, port.unit) for key in ("low", "high"))
+    units = {"low": port.unit, "high": port.unit, "slew": f"{port.unit}/s"}
+    low, high, slew = (None if getattr(table, key) is None else table.quantities(key, unit) for key, unit in units.items())
     try:
-        return Levels.onto(port, low, high, table.bits)
+        return Levels.onto(port, low, high, table.bits, slew)
     except Refused as error:
         raise _wrong(
-            table, f"{error.where}: {error.what}", error.got, error.allowed, "correct low and high",
+            table, f"{error.where}: {error.what}", error.got, error.allowed, "correct low, high and slew",
             "safe; whatever was opened is closed again",
         ) from None  # fmt: skip
 
@@ -173,7 +174,7 @@ def _size(table: ParamsTable, node: DeviceTable, experiment: Experiment) -> int:
         raise _wrong(table, "the device has another number of parameters", f"size = {table.size}", f"{known}", "remove size")
     size = known or table.size
     assert size is not None
-    for key in ("low", "high", "start"):
+    for key in ("low", "high", "slew", "start"):
         value = getattr(table, key)
         if isinstance(value, list) and len(value) != size:
             raise _wrong(table, f"{key} has one number for each parameter", f"{len(value)} of them", f"{size}, or one for all")

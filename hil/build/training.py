@@ -44,6 +44,7 @@ from hil.training import diagnostics, pieces
 from hil.training.outcome import misbelieved
 from hil.training.state import Training
 from hil.training.transfer_curve import Transfer, twin_line
+from hil.twin import Parametric
 from sim_devices.twin import follow
 
 if TYPE_CHECKING:
@@ -77,6 +78,11 @@ class Built:
         """The twin's noiseless response, drive -> reading; None also for a node of many channels: that is no curve."""
         twin = self.node.twin
         return None if twin is None or twin.spec.inputs.size is not None else twin.ideal
+
+    @property
+    def settled(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """The twin's noiseless response, (drive, what is programmed) -> reading; None: it has none, or there is no twin."""
+        return self.node.twin.settled if isinstance(self.node.twin, Parametric) else None
 
     def first_diagnostics(self) -> dict[str, Any]:
         """Return the beginning of diagnostics.json: the measured transfer curve beside the twin's, and the twin check."""

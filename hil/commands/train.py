@@ -359,7 +359,7 @@ def _diagnose(folder: RunFolder, made: Built, summary: dict[str, Any]) -> None:
     """The run is done by now: a fault here costs its report only."""
     try:
         with foreign("diagnostics"):
-            found = diagnostics.write(folder, made.training, made.model, summary["wall_s"])
+            found = diagnostics.write(folder, made.training, made.model, summary["wall_s"], made.settled)
             uses = [layer["range_use"] for layer in found["layers"]]
             alike = [layer["correlation"] for layer in found["feedback"]]
         if any(one is not None for one in alike):

@@ -5,7 +5,7 @@
              chip = "module:Class", settings    neurons
              host = "lab-pc:50551"              a device that `hil host` serves there
 [[device]]   use or host, one a hidden layer, each with [device.encode] and [device.decode] of its own
-[params]     start, bits, lr                    what is programmed on the device is trained; [device.params] of one of several
+[params]     start, bits, slew, lr              what is programmed on the device is trained; [device.params] of one of several
 [projection] bench, use or host, as [device]    projects the error onto the hidden layers
 """
 
@@ -64,6 +64,7 @@ class ParamsTable(Section, strict=True):
         low: where -1 is, not below the limits of the device; a list has one for each channel; none: these limits.
         high: where 1 is, likewise.
         bits: of the converter that sets them, so of 2^bits levels from low to high; 0: any level.
+        slew: largest rate of a channel, approached in steps; a list has one for each; none: any that the device allows.
         start: the first value, -1 to 1; a list has one for each channel; "uniform": drawn.
         lr: learning rate of these parameters; none: that of [optimizer]. 0: they stay as they are, whatever is learned.
         tolerance: how far a channel may be off when it is read back, as a share of its range; none: nothing is verified.
@@ -74,6 +75,7 @@ class ParamsTable(Section, strict=True):
     low: Annotated[Quantities | None, Holds(unit="unit of what is programmed")] = None
     high: Annotated[Quantities | None, Holds(unit="unit of what is programmed")] = None
     bits: Annotated[int, Field(ge=0, le=20)] = 0
+    slew: Annotated[Quantities | None, Holds(unit="unit of what is programmed, per s")] = None
     start: Literal["uniform"] | Inside | list[Inside] = 0.0
     lr: Annotated[float, Field(ge=0)] | None = None
     tolerance: Annotated[float, Field(gt=0, lt=1)] | None = None

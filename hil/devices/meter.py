@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from hil.device import ArraySpec, Chip, Device, Recovering, Spec, Streaming
 from hil.devices.programming import Programming, Spent, Verify
 from hil.errors import ContractError
 from hil.foreign import MADE_SAFE, foreign
+from hil.port import Limit
 from hil.wrapper import Wrapper
 
 
@@ -40,6 +41,9 @@ Allow = Callable[[int], None]
 
 def no_budget(passes: int) -> None:
     """Allow everything: there is no budget."""
+
+
+WRITES = ("programs", "writes", "reads", "tries", "missed")  # of a Count
 
 
 @dataclass
@@ -122,6 +126,25 @@ class Metered(Wrapper):
         """Verify what is programmed from now on."""
         self._programming.verify = policy
 
+    def slow(self, rate: Limit | None) -> None:
+        """Keep a rate of what is programmed besides what its port limits; see hil/devices/programming.py."""
+        self._programming.slow(rate)
+
+    @property
+    def changes(self) -> list[int] | None:
+        """How often each channel of what is programmed changed, (P,); None: nothing was programmed."""
+        found = self._programming.changes
+        return None if found is None else found.tolist()
+
+    def recount(self, count: Mapping[str, Any]) -> None:
+        """Go on counting from `count`, as a checkpoint holds it."""
+        own = self.count
+        own.calls, own.passes = count["calls"], count["passes"]
+        own.busy_s, own.faults = count["busy_s"], count.get("faults", 0)
+        for name in WRITES:
+            setattr(own, name, count.get(name, 0))
+        self._programming.changes = torch.tensor(count["changes"]) if "changes" in count else None
+
     @property
     def programmed(self) -> list[float] | None:
         """What is programmed, (P,) as JSON values; None: nothing, or nobody knows."""
@@ -134,7 +157,7 @@ class Metered(Wrapper):
         A device whose state was restored holds what it held, and is not verified: a read or a write would be one more.
         """
         if params is not None:
-            policy = self._programming.verify
+            policy, counted = self._programming.verify, self._programming.changes
             self._programming.verify = None if self._restored else policy
             levels = torch.tensor(params)
             try:
@@ -143,7 +166,7 @@ class Metered(Wrapper):
                         self._programming.holds(levels)
                     self._programming.to(levels)
             finally:
-                self._programming.verify = policy
+                self._programming.verify, self._programming.changes = policy, counted
 
     def reset(self) -> None:
         """Reset the inner device; its own exceptions become ForeignError."""

@@ -212,8 +212,8 @@ def transfer(diagnostics: Facts) -> DrawnTransfer | None:
     facts = _mapping(diagnostics, "transfer")
     if facts is None:
         return None
-    drive, measured = _numbers(facts, "transfer.drive"), _numbers(facts, "transfer.measured")
-    spread, twin = _optional(facts, "transfer.spread"), _optional(facts, "transfer.twin")
+    drive, measured = numbers(facts, "transfer.drive"), numbers(facts, "transfer.measured")
+    spread, twin = optional(facts, "transfer.spread"), optional(facts, "transfer.twin")
     _same_length("transfer", drive, measured, *(part for part in (spread, twin) if part))
     order = sorted(range(len(drive)), key=drive.__getitem__)
     drive, measured, spread, twin = (_reordered(part, order) for part in (drive, measured, spread, twin))
@@ -234,10 +234,10 @@ def histograms(diagnostics: Facts) -> tuple[Histogram, ...]:
         DataError: they are there, and do not make sense.
     """
     found = []
-    for layer, facts in enumerate(_list(diagnostics, "pre"), 1):
-        edges, counts = _numbers(facts, f"pre[{layer}].edges"), _numbers(facts, f"pre[{layer}].counts")
+    for layer, facts in enumerate(checked_list(diagnostics, "pre"), 1):
+        edges, counts = numbers(facts, f"pre[{layer}].edges"), numbers(facts, f"pre[{layer}].counts")
         if len(edges) != len(counts) + 1 or any(b <= a for a, b in itertools.pairwise(edges)):
-            raise _senseless(
+            raise senseless(
                 f"pre[{layer}]", f"{len(edges)} edges and {len(counts)} counts", "rising edges, one more than counts"
             )
         found.append(Histogram(edges, counts))
@@ -254,10 +254,10 @@ def feedback(diagnostics: Facts) -> tuple[DrawnFeedback, ...]:
     over, of = diagnostics.get("feedback_over", "pre-activation"), diagnostics.get("feedback_slope", "the twin")
     for key, value, known in (("feedback_over", over, OVER), ("feedback_slope", of, SLOPES)):
         if not isinstance(value, str) or value not in known:
-            raise _senseless(key, repr(value)[:60], " or ".join(map(repr, known)))
-    for layer, facts in enumerate(_list(diagnostics, "feedback"), 1):
-        pre = _numbers(facts, f"feedback[{layer}].pre")
-        g, slope = _optional(facts, f"feedback[{layer}].g"), _optional(facts, f"feedback[{layer}].slope")
+            raise senseless(key, repr(value)[:60], " or ".join(map(repr, known)))
+    for layer, facts in enumerate(checked_list(diagnostics, "feedback"), 1):
+        pre = numbers(facts, f"feedback[{layer}].pre")
+        g, slope = optional(facts, f"feedback[{layer}].g"), optional(facts, f"feedback[{layer}].slope")
         if not g and not slope:
             continue
         _same_length(f"feedback[{layer}]", pre, *(part for part in (g, slope) if part))
@@ -280,10 +280,10 @@ def confusion(diagnostics: Facts) -> Confusion:
     Raises:
         DataError: it is not a square table of whole numbers.
     """
-    table = _list(diagnostics, "confusion")
+    table = checked_list(diagnostics, "confusion")
     whole = all(isinstance(row, list) and all(isinstance(n, int) and n >= 0 for n in row) for row in table)
     if not whole or any(len(row) != len(table) for row in table):
-        raise _senseless("confusion", "something else", "a square table of whole numbers")
+        raise senseless("confusion", "something else", "a square table of whole numbers")
     return tuple(tuple(row) for row in table)
 
 
@@ -349,12 +349,12 @@ def predictions(diagnostics: Facts) -> tuple[tuple[float, float], ...]:
         DataError: they are no numbers, or not as many of both.
     """
     found = diagnostics.get("predictions", {})
-    wanted, given = (_list(found, key) for key in ("target", "output")) if isinstance(found, Mapping) else ([], [])
+    wanted, given = (checked_list(found, key) for key in ("target", "output")) if isinstance(found, Mapping) else ([], [])
     pairs: list[tuple[Any, Any]] = []
     for row, answers in zip(wanted, given, strict=False):
         pairs += list(zip(row, answers, strict=False)) if isinstance(row, list) and isinstance(answers, list) else [(row, None)]
     if len(wanted) != len(given) or not all(isinstance(n, int | float) and math.isfinite(n) for pair in pairs for n in pair):
-        raise _senseless("predictions", "something else", "as many numbers wanted as given")
+        raise senseless("predictions", "something else", "as many numbers wanted as given")
     return tuple((float(a), float(b)) for a, b in pairs)
 
 
@@ -367,14 +367,14 @@ def series(diagnostics: Facts) -> DrawnSeries | None:
     found = diagnostics.get("series")
     if not isinstance(found, Mapping):
         return None
-    parts = [_list(found, key) for key in ("input", "target", "output")]
+    parts = [checked_list(found, key) for key in ("input", "target", "output")]
     first = number(found, "first")
     if (
         first is None
         or len({len(part) for part in parts}) > 1
         or not all(isinstance(n, int | float) and math.isfinite(n) for part in parts for n in part)
     ):
-        raise _senseless("series", "something else", "as many inputs as targets and outputs, all numbers")
+        raise senseless("series", "something else", "as many inputs as targets and outputs, all numbers")
     return DrawnSeries(tuple(first + k for k in range(len(parts[0]))), *(tuple(map(float, part)) for part in parts))
 
 
@@ -387,13 +387,13 @@ def states(diagnostics: Facts) -> DrawnStates | None:
     found = diagnostics.get("states")
     if not isinstance(found, Mapping):
         return None
-    nodes, listed = _numbers(found, "states.nodes"), _list(found, "values")
-    rows = tuple(_numbers({"values": row}, "states.values") for row in listed)
+    nodes, listed = numbers(found, "states.nodes"), checked_list(found, "values")
+    rows = tuple(numbers({"values": row}, "states.values") for row in listed)
     if len(rows) != len(nodes) or len({len(row) for row in rows}) > 1:
-        raise _senseless("states", "something else", "as many values of each node")
-    memory, spectrum = _optional(found, "states.memory"), _optional(found, "states.spectrum")
+        raise senseless("states", "something else", "as many values of each node")
+    memory, spectrum = optional(found, "states.memory"), optional(found, "states.spectrum")
     if any(not 0 <= share <= 1 + 1e-9 for share in (*memory, *spectrum)) or (spectrum and not sum(spectrum) > 0):
-        raise _senseless("states", "something else", "shares from 0 to 1")
+        raise senseless("states", "something else", "shares from 0 to 1")
     return DrawnStates(nodes, rows, memory, spectrum)
 
 
@@ -442,27 +442,29 @@ def _short(value: object) -> str:
 def _mapping(facts: Facts, key: str) -> Facts | None:
     value = facts.get(key)
     if value is not None and not isinstance(value, Mapping):
-        raise _senseless(key, type(value).__name__, "an object")
+        raise senseless(key, type(value).__name__, "an object")
     return value
 
 
-def _list(facts: Facts, key: str) -> list[Any]:
+def checked_list(facts: Facts, key: str) -> list[Any]:
+    """Return the list under `key`, or []. Raises: DataError: it is none."""
     value = facts.get(key)
     if value is not None and not isinstance(value, list):
-        raise _senseless(key, type(value).__name__, "a list")
+        raise senseless(key, type(value).__name__, "a list")
     return value or []
 
 
-def _numbers(facts: object, key: str) -> Numbers:
-    """The list under the last part of the dotted `key`; every item a number, NaN allowed."""
+def numbers(facts: object, key: str) -> Numbers:
+    """The list under the last part of the dotted `key`; every item a number, NaN allowed. Raises: DataError: it is none."""
     value = facts.get(key.rsplit(".", 1)[-1]) if isinstance(facts, Mapping) else None
     if not isinstance(value, list) or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
-        raise _senseless(key, type(value).__name__, "a list of numbers")
+        raise senseless(key, type(value).__name__, "a list of numbers")
     return tuple(map(float, value))
 
 
-def _optional(facts: Facts, key: str) -> Numbers:
-    return () if facts.get(key.rsplit(".", 1)[-1]) is None else _numbers(facts, key)
+def optional(facts: Facts, key: str) -> Numbers:
+    """Return the numbers under the last part of `key`, or (). Raises: DataError: as of `numbers`."""
+    return () if facts.get(key.rsplit(".", 1)[-1]) is None else numbers(facts, key)
 
 
 def _reordered(part: Numbers, order: Sequence[int]) -> Numbers:
@@ -471,8 +473,9 @@ def _reordered(part: Numbers, order: Sequence[int]) -> Numbers:
 
 def _same_length(key: str, *parts: Numbers) -> None:
     if len({len(part) for part in parts}) != 1 or not parts[0]:
-        raise _senseless(key, " and ".join(str(len(part)) for part in parts) + " points", "as many in each list")
+        raise senseless(key, " and ".join(str(len(part)) for part in parts) + " points", "as many in each list")
 
 
-def _senseless(key: str, got: str, allowed: str) -> DataError:
+def senseless(key: str, got: str, allowed: str) -> DataError:
+    """Return the error for a part of diagnostics.json that is left out."""
     return DataError(f"{key} does not make sense, and is left out", where=PLACE, got=got, allowed=allowed)

@@ -17,6 +17,7 @@ from hil import __version__, torch_device
 from hil.devices.meter import Metered
 from hil.metric import told
 from hil.run.folder import RunFolder
+from hil.training.programmed import levels, programmed
 from hil.training.state import Training
 
 FILE = "summary.json"
@@ -103,19 +104,16 @@ def conclude(training: Training, folder: RunFolder, labels: Labels, status: str,
 
 def _programmed(training: Training) -> dict[str, Any]:
     """How often something was programmed, and the levels of the best weights by layer, in the unit of the port; or nothing."""
-    trained = {f"layers.{number}": layer for number, layer in enumerate(training.net.stack) if layer.levels is not None}
+    trained = programmed(training.net)
     if not trained:
         return {}
-    levels = {}
-    for name, layer in trained.items():
-        kept = training.best.tensors.get(f"{name}.params", layer.params)
-        assert layer.levels is not None
-        assert kept is not None
-        levels[name] = layer.levels(kept.detach()).tolist()
+    found = {name: levels(layer, training.best.tensors.get(f"{name}.params")) for name, layer in trained.items()}
+    budget = {} if training.plan.budget_writes is None else {"budget_writes": training.plan.budget_writes}
     verified = training.device_verified
     counts = {f"device_{name}": count for name, count in verified.items()} if verified["reads"] else {}
     return {
-        "device_programs": training.device_programs, "device_writes": training.device_writes, **counts, "programmed": levels
+        "device_programs": training.device_programs, "device_writes": training.device_writes, **counts, **budget,
+        "programmed": found,
     }  # fmt: skip
 
 

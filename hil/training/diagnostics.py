@@ -9,6 +9,7 @@ time       where the time went, in seconds
 layers     per layer: the angle between the learner's direction and the gradient (`angle_to`) in degrees, the firing rate of its
            neurons, and the share of the node's range between the 1st and the 99th hundredth of its drives
 traffic    of one training step, and of one prediction: node evaluations and bits per example, calls in all
+programmed what is trained on devices, see hil/training/programmed.py
 operations of one training step of a spiking network, forward and backward (hil/learners/parts/operations.py), per example, and
            the spikes per neuron and step of the network's arrays (forward) and of those of the learner (backward)
 """
@@ -34,6 +35,7 @@ from hil.learners.parts.operations import Counted
 from hil.network import Layer
 from hil.port import each, limit_tensor
 from hil.run.folder import RunFolder
+from hil.training import programmed
 from hil.training.gradient_check import FEW_EXAMPLES, GradientLook, look
 from hil.training.state import Training
 from hil.training.transfer_curve import Transfer
@@ -57,10 +59,20 @@ def transfer_table(transfer: Transfer, model: Model | None, drive_unit: str, rea
     }
 
 
-def write(folder: RunFolder, training: Training, model: Model | None, wall_s: float) -> dict[str, Any]:
+def write(
+    folder: RunFolder, training: Training, model: Model | None, wall_s: float,
+    settled: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Add the rest to the run's diagnostics.json, and return it all.
 
     It costs one more step, and two more passes of EXAMPLES examples; three where aDFA trains spiking neurons.
+
+    Args:
+        folder: of the run.
+        training: at its end, with the best weights.
+        model: of a node of one channel, drive -> reading; None: there is none.
+        wall_s: of the run.
+        settled: of a node that is programmed, (drive, levels) -> reading; None: likewise.
     """
     some, learner = training.data.validation.x[:EXAMPLES].to(training.net.place), training.learner
     trace = learner.trace(training.net, some) if isinstance(learner, Tracing) else training.net(some)
@@ -69,6 +81,8 @@ def write(folder: RunFolder, training: Training, model: Model | None, wall_s: fl
     found["pre"] = [_histogram(layer, pre) for layer, pre in hidden]
     found |= _feedback(training, some, hidden, model)
     found["time"] = times(training, wall_s)
+    if told := programmed.table(training, trace, settled):
+        found["programmed"] = told
     found |= _looked(training, model, dict(zip((id(layer) for layer, _ in hidden), (pre for _, pre in hidden), strict=True)))
     folder.write_json("diagnostics.json", found)
     return found

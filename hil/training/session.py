@@ -36,6 +36,7 @@ from hil.run.summary import Labels, conclude
 from hil.sentinel import Look
 from hil.training.loop import Epoch, TrainingStep, evaluate, settle, train
 from hil.training.outcome import warnings
+from hil.training.programmed import after_epoch
 from hil.training.refit import refit
 from hil.training.state import Training
 from hil.training.states import looking_on, states_table
@@ -401,7 +402,7 @@ def _record(folder: RunFolder, point: Epoch, training: Training) -> None:
         "samples_per_s": point.samples_per_s,
     }
     folder.measure(
-        {**place, "split": "train", **point.train, **times, "device_passes": training.device_passes},
+        {**place, "split": "train", **point.train, **times, "device_passes": training.device_passes, **after_epoch(training)},
         {**place, "split": "validation", **point.validation},
     )
     metric = training.task.metric

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from hil.data.augment import Augment
 from hil.data.dataset import Dataset
-from hil.devices.meter import Count, Metered
+from hil.devices.meter import WRITES, Metered
 from hil.errors import HilError, RunError
 from hil.fitting import Fitting
 from hil.foreign import said
@@ -63,9 +63,6 @@ class TrainingPlan:
     patience: int | None = None
     min_delta: float = 0.0
     budget_writes: int | None = None
-
-
-WRITES = ("programs", "writes", "reads", "tries", "missed")  # of a Count
 
 
 class Recording(Protocol):
@@ -247,7 +244,8 @@ class Training:
                     "passes": d.count.passes,
                     "busy_s": d.count.busy_s,
                     "faults": d.count.faults,
-                    **({} if d.programmed is None else {"programmed": d.programmed, **_writes(d.count)}),
+                    **({} if d.programmed is None else {"programmed": d.programmed}),
+                    **({} if d.changes is None else _writes(d)),
                 }
                 for d in self.devices
             ],
@@ -273,10 +271,7 @@ class Training:
             self.seconds = dict(facts["seconds"])
             for device, saved in zip(self.devices, facts["devices"], strict=True):
                 device.restore(saved["snapshot"])
-                device.count.calls, device.count.passes = saved["calls"], saved["passes"]
-                device.count.busy_s, device.count.faults = saved["busy_s"], saved.get("faults", 0)
-                for name in WRITES:
-                    setattr(device.count, name, saved.get(name, 0))
+                device.recount(saved)
                 device.reprogram(saved.get("programmed"))
             self.wall_s = float(facts.get("wall_s", 0.0))
             if self.tape is not None:
@@ -354,8 +349,8 @@ class Training:
         self.best = Best(score, best["epoch"], held, state, best.get("sentinel", {}))
 
 
-def _writes(count: Count) -> dict[str, int]:
-    return {name: getattr(count, name) for name in WRITES}
+def _writes(device: Metered) -> dict[str, Any]:
+    return {**{name: getattr(device.count, name) for name in WRITES}, "changes": device.changes}
 
 
 def _whole(facts: Mapping[str, Any], name: str) -> int:

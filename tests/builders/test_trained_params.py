@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -125,7 +126,24 @@ def test_levels_are_those_of_the_converter_and_of_the_narrower_range(tmp_path: P
     with pytest.raises(ConfigError, match="narrowed") as caught, built(read(tmp_path, params='high = "700 mV"\n')):
         pass
     assert "[params]" in caught.value.where
-    assert caught.value.todo == "correct low and high"
+    assert caught.value.todo == "correct low, high and slew"
+
+
+def test_a_rate_of_the_file_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """5 V/s, so 50 mV a step of 10 ms."""
+    slept: list[float] = []
+    monkeypatch.setattr("hil.devices.programming.Programming._pace", lambda self: slept.append(self._step_s))
+    with built(read(tmp_path, params='start = "uniform"\nslew = "5 V/s"\n', train=TRAIN)) as made:
+        levels = made.training.net.stack[0].levels
+        assert levels is not None
+        assert levels.slew_per_s == 5.0
+        (device,) = made.training.devices
+        assert device.programmed is not None
+        assert len(slept) == math.ceil(max(map(abs, device.programmed)) / 0.05)
+        assert set(slept) == {0.01}
+    with pytest.raises(ConfigError, match="slew") as caught, built(read(tmp_path, params='slew = "-5 V/s"\n')):
+        pass
+    assert "[params]" in str(caught.value)
 
 
 def test_two_layers_on_one_device_are_programmed_in_turn(tmp_path: Path) -> None:
@@ -284,6 +302,14 @@ def test_killed_while_it_is_trained_it_resumes_with_the_same_bits_and_replays(
         assert one[key] == other[key]
     assert not verified or one["device_reads"] > 0 < one["device_tries"]
     assert len(one["programmed"]["layers.0"]) == 5
+    (first,), (again,) = (
+        json.loads((folder / "diagnostics.json").read_text(encoding="utf-8"))["programmed"] for folder in (whole, run)
+    )
+    assert first == again
+    assert sum(first["writes"]) == one["device_writes"]
+    assert 0 < first["off_rms"] < first["swing"]
+    (line, *_) = (json.loads(text) for text in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    assert len(line["levels"]["layers.0"]) == 5
     assert cli.run(["replay", str(run)]) == 0
 
 

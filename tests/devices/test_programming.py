@@ -11,7 +11,8 @@ from torch import Tensor
 
 from hil.device import Port, Spec
 from hil.devices.meter import metered
-from hil.devices.programming import Verify
+from hil.devices.programming import Programming, Verify
+from hil.encoding import Levels
 from hil.errors import ContractError, NotAReading, OutOfRange
 from hil.slew import Slew
 
@@ -73,11 +74,66 @@ def test_a_device_that_ramps_is_asked_once() -> None:
     assert len(inner.sent) == 1
 
 
-def test_a_rate_that_nobody_keeps_is_refused_before_anything_is_sent() -> None:
-    inner = Heaters(slew_per_s=1.0)
-    with pytest.raises(ContractError, match="nobody keeps it"):
-        metered(inner).program(torch.tensor([4.0, 1.0]))
-    assert inner.sent == []
+class Time:
+    """A clock that goes on while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(
+    ("slew", "limits", "rate", "each"),
+    [
+        (None, {"slew_per_s": 20.0}, None, (20.0, 20.0)),
+        (None, {"slew_per_s": 20.0, "max_step": 0.1}, (50.0, 5.0), (10.0, 5.0)),
+        (Slew("refuses", 5e-3), {}, 8.0, (8.0, 8.0)),
+        (Slew("ramps", 5e-3), {"slew_per_s": 20.0}, 8.0, (8.0, 8.0)),
+    ],
+    ids=["of the port", "both", "of the encoding", "slower than the device ramps"],
+)
+def test_a_step_that_is_too_fast_becomes_a_ramp_that_keeps_the_rate(
+    slew: Slew | None, limits: dict[str, float], rate: float | tuple[float, float] | None, each: tuple[float, float]
+) -> None:
+    inner, time = Heaters(slew, **limits), Time()
+    programming, sent = Programming(inner, time, time.sleep), [(time.now, torch.zeros(2))]
+    programming.slow(rate)
+    send = inner.program
+
+    def noted(params: Tensor) -> None:
+        send(params)
+        sent.append((time.now, params))
+
+    inner.program = noted  # type: ignore[method-assign]
+    for levels, later_s in (([4.0, 1.0], 0.0), ([0.0, 5.0], 0.0), ([0.02, 5.0], 9.0)):
+        time.now += later_s
+        programming.to(torch.tensor(levels))
+        assert inner.sent[-1].tolist() == pytest.approx(levels)
+    step_s, most = (5e-3 if slew else 10e-3), torch.tensor(each)
+    assert len(sent) > 20
+    for first, (begin_s, begin) in enumerate(sent):
+        for end_s, end in sent[first + 1 :]:
+            assert bool(((end - begin).abs() <= most * (end_s - begin_s + step_s) * (1 + 1e-5) + 1e-6).all())
+    assert time.now - 109.0 < 2.2 * 4 / float(most[0]) + 2 * 4 / float(most[1])  # no slower than it must be
+    assert programming.changes is not None
+    assert programming.changes.tolist() == [3, 2]
+
+
+def test_a_rate_comes_before_what_it_limits_and_makes_sense() -> None:
+    programming = Programming(Heaters(), Time(), lambda _: None)
+    programming.slow(1000.0)
+    programming.to(torch.tensor([4.0, 1.0]))
+    with pytest.raises(ContractError, match="before anything"):
+        programming.slow(1.0)
+    port = Heaters().spec.params
+    assert port is not None
+    with pytest.raises(ContractError, match="rate is above 0"):
+        Levels.onto(port, slew_per_s=0.0)
 
 
 def test_nothing_out_of_range_is_sent_and_what_is_held_is_not_believed_after_it() -> None:

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from hil.errors import RunError
+from hil.errors import DataError, RunError
 from hil.report import render
 from hil.report.contents import by_epoch, feedback, timeline, wilson
 from hil.report.headline import duration, quantity
+from hil.report.programmed import budget, drawn, programmed
 from hil.report.run_files import read
 from hil.run.lock import owned
 
@@ -333,6 +334,7 @@ def test_a_damaged_json_file_and_a_damaged_config_are_reported(tmp_path: Path) -
         ("time", 7, "time does not make sense"),
         ("confusion", [[1, 2], [3]], "a square table of whole numbers"),
         ("confusion", [["a"]], "a square table of whole numbers"),
+        ("programmed", [{"layer": 1, "low": [0], "high": [1, 2], "shown": [0]}], "lists of other lengths"),
     ],
 )
 def test_diagnostics_that_make_no_sense_are_left_out_and_named(tmp_path: Path, key: str, value: Any, told: str) -> None:
@@ -340,6 +342,25 @@ def test_diagnostics_that_make_no_sense_are_left_out_and_named(tmp_path: Path, k
     assert "diagnostics.json" in text
     assert told in text
     assert "95.0 % test accuracy" in text
+
+
+def test_what_was_programmed_is_shown_over_the_epochs_with_its_writes_and_the_twin() -> None:
+    lines = [{"epoch": n, "split": "train", "levels": {"layers.0": [0.5 * n, 4 - n]}} for n in (1, 2, 3)]
+    told = {
+        "layer": 1, "unit": "V", "low": [0.0] * 3, "high": [8.0, 8.0, 5.0], "levels": [1.5, 2.0, 1.0], "shown": [0, 2],
+        "writes": [3, 0, 6], "reading_unit": "W", "read": [1e-6, 2e-6], "twin": [1.1e-6, 2e-6],
+        "off_rms": 7e-8, "off_mean": -5e-8, "swing": 1e-6,
+    }  # fmt: skip
+    (seen,) = programmed(lines, {"programmed": [told]})
+    assert (seen.channels, seen.epochs, seen.levels) == ((1, 3), (1.0, 2.0, 3.0), ((0.5, 1.0, 1.5), (3.0, 2.0, 1.0)))
+    assert dict(seen.facts)["writes"] == "9 of 3 channels, 3 each in the mean"
+    assert dict(seen.facts)["device minus twin"] == "70 nW rms, 7.00% of the swing"
+    assert [figure.name for figure in drawn(seen)] == ["levels-1", "writes-1", "device-twin-1"]
+    assert list(list(drawn(seen))[2].columns) == ["twin (µW)", "device (µW)"]
+    with pytest.raises(DataError, match="another number of channels"):
+        programmed(lines, {"programmed": [{**told, "shown": [0]}]})
+    assert budget({"device_writes": 90, "device_programs": 9, "budget_writes": 200}).endswith("45% of a budget of 200 writes.")
+    assert budget({}) == ""
 
 
 @pytest.mark.drawn

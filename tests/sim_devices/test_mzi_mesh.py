@@ -14,7 +14,7 @@ def test_light_is_neither_made_nor_lost() -> None:
     mesh = MZIMesh(modes=5, specimen=4, noise=0.0, gain_spread=0.0, dark_w=0.0, loss_db=0.0)
     x = 2 * torch.rand(7, 10, generator=torch.Generator().manual_seed(1)) - 1
     volts = torch.linspace(0, 8, 20)
-    power, _ = mesh.respond((), volts, x, torch.Generator())
+    power, _ = mesh.respond(mesh.rest(7, torch.Generator()), volts, x, torch.Generator())
     assert torch.allclose(power.sum(1), x.square().sum(1) * mesh.input_w, rtol=1e-5)
 
 
@@ -48,6 +48,45 @@ def test_a_heater_warms_its_neighbours_more_than_who_is_far() -> None:
     assert not bool(MZIMesh(modes=6, specimen=-1).matrix.fill_diagonal_(0).any())
 
 
+def test_each_interferometer_loses_its_share() -> None:
+    """Two waveguides: one interferometer. Three: a path along an edge passes fewer of them than one through the middle."""
+    x = torch.eye(2, 4)
+    kept = [float(MZIMesh(modes=2, specimen=-1, mzi_loss_db=lost, dark_w=0.0).ideal(x).sum()) for lost in (0.0, 0.23)]
+    assert kept[1] / kept[0] == pytest.approx(10**-0.023, rel=1e-6)
+    mesh = MZIMesh(modes=3, specimen=2, mzi_loss_db=0.23)
+    assert mesh.passes.square().log10().mul(-10).tolist() == pytest.approx([0.23] * 3, rel=0.3)
+    assert len(set(mesh.passes.tolist())) == 3
+    values = torch.linalg.svdvals(mesh.unitary(torch.full((6,), 4.0)))
+    assert float(values.min()) < float(values.max()) < 1
+
+
+def test_heat_settles_at_its_rate_and_is_cold_before_anything_is_programmed() -> None:
+    """Half of the heat of a step is missing after tau ln 2, a quarter after twice that."""
+    tau = 2e-3
+    mesh = MZIMesh(modes=3, specimen=2, noise=0.0, thermal_s=tau, settle_s=0.0, row_s=tau * math.log(2))
+    x, rng = torch.rand(1, 6, generator=torch.Generator().manual_seed(0)), torch.Generator()
+    state, volts = mesh.rest(1, rng), torch.full((6,), 3.0)
+    rows, state = mesh.respond(state, volts, x.expand(3, -1), rng)
+    for row, missing in zip(rows, (0.5, 0.25, 0.125), strict=True):
+        there = mesh.matrix_at(mesh.phase0 + (1 - missing) * mesh.matrix @ mesh.heat(volts))
+        assert torch.allclose(row, mesh._power(x, there)[0], rtol=1e-5)
+    more, state = mesh.respond(state, volts, x, rng)  # the state goes on from call to call
+    there = mesh.matrix_at(mesh.phase0 + (1 - 1 / 16) * mesh.matrix @ mesh.heat(volts))
+    assert torch.allclose(more[0], mesh._power(x, there)[0], rtol=1e-5)
+    cold, _ = mesh.respond(mesh.rest(1, rng), None, x, rng)
+    assert torch.equal(cold, mesh.ideal(x))
+    waited = MZIMesh(modes=3, specimen=2, noise=0.0, thermal_s=tau, settle_s=20 * tau)
+    assert torch.allclose(waited.respond(waited.rest(1, rng), volts, x, rng)[0], waited.settled(x, volts), rtol=1e-6)
+
+
+def test_matrices_of_several_settings_come_at_once_and_are_differentiable() -> None:
+    mesh = MZIMesh(modes=4, specimen=2, mzi_loss_db=0.23)
+    phases = (7 * torch.rand(3, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).requires_grad_()
+    whole = mesh.matrix_at(phases)
+    assert torch.equal(whole[1], mesh.matrix_at(phases[1]))
+    assert torch.autograd.gradcheck(lambda at: torch.view_as_real(mesh.matrix_at(at)), phases[:1])
+
+
 def test_specimens_differ_and_are_the_same_again() -> None:
     one, same, other = (MZIMesh(specimen=s) for s in (1, 1, 2))
     assert torch.equal(one.phase0, same.phase0)
@@ -60,7 +99,16 @@ def test_voltages_outside_of_the_limits_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"modes": 1}, {"dead_heaters": [12]}, {"dead_photodiodes": [-1]}, {"v_pi_v": 0.0}, {"reach": math.nan}]
+    "settings",
+    [
+        {"modes": 1},
+        {"dead_heaters": [12]},
+        {"dead_photodiodes": [-1]},
+        {"v_pi_v": 0.0},
+        {"reach": math.nan},
+        {"mzi_loss_db": -0.1},
+        {"thermal_s": math.nan},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="MZIMesh"):
