@@ -26,8 +26,8 @@ class Acts:
     What is durable before an act is what was durable after the one before, so to die before each of them, and half way through
     each write, is to die in every state that the files ever have.
 
-    Each level programmed on a simulated node is an act too, PROGRAM, and is held against the range and the step of its port, from
-    rest on: where a process that died left its node, the next one finds it safe.
+    Each level programmed on a simulated node is an act too, PROGRAM, and is held against the range and the step of its port,
+    from rest on: where a process that died left its node, the next one finds it safe.
 
     Args:
         told: gets a line for each act, its kind: what, and the name of the file, N for its numbers.

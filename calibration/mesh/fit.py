@@ -11,11 +11,11 @@ stated sigmas.
 Levenberg-Marquardt. K (K + 3) unknowns are too many for a matrix of normal equations (16 modes: 27 GB), but what it does to a
 step needs only N_r, the K x K equations of each setting: with d_r = (1, p_r),
 
-    H = sum_r N_r kron d_r d_r'        bordered by q and the couplers          solved by conjugate gradients, preconditioned by
-    P = ( sum_r N_r ) kron ( sum_r d_r d_r' ) / R                              what H would be with N_r the same for all settings
+    H = sum_r N_r kron d_r d_r'        bordered by q and the couplers; solved by conjugate gradients, preconditioned by
+    P = ( sum_r N_r ) kron ( sum_r d_r d_r' ) / R        what H would be with N_r the same for all settings
 
-Uncertainties are those of draws x = H^-1 z with z ~ N(0, H), made as noise of the powers; v_kj = <x_kj^2> is taken as a_k b_j, and
-on the diagonal, where there is no prior, as that times a common factor, so that few draws tell.
+Uncertainties are those of draws x = H^-1 z with z ~ N(0, H), made as noise of the powers; v_kj = <x_kj^2> is taken as a_k b_j,
+and on the diagonal, where there is no prior, as that times a common factor, so that few draws tell.
 
 Source of the uncertainties: Papandreou & Yuille, NIPS 23 (2010), samples of a Gaussian by perturbing its data.
 """
@@ -253,7 +253,7 @@ class _Linear:
         return torch.cat([main, curved, self.found.edge.diagonal()]) + self.prior
 
     def _preconditioner(self, damping: float) -> Callable[[Tensor], Tensor]:
-        """P^-1, q and the couplers included: what of s^2 is linear in d, and what the couplers do, is taken up by C and offset."""
+        """P^-1, with q and the couplers: what of s^2 is linear in d, and what couplers do, is taken up by C and offset."""
         k, own = len(self.matrix), self.drive.dtype
         size, middle, prior = k * (k + 1), self.drive.mean(0), self.prior
         drives = self.drive.T @ self.drive / len(self.drive)

@@ -143,7 +143,8 @@ def normal_equations(
     Args:
         layout: of the mesh.
         light: the probes (B, N).
-        measured, sigma: (R, B, N).
+        measured: (R, B, N), powers in units of a full input.
+        sigma: (R, B, N), of `measured`.
         phases: (R, K), rad.
         couplers: (K / 2, 2), rad.
         phases_alone: border, edge and far are left empty.

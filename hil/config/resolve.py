@@ -59,6 +59,8 @@ TWINS = {
     "tabulated": "sim_devices.tabulated:Tabulated",
     "dopant_network": "sim_devices.dopant_network:DopantNetwork",
     "mzi_mesh": "sim_devices.mzi_mesh:MZIMesh",
+    "microring_bank": "sim_devices.microring_bank:MicroringBank",
+    "phase_mask_camera": "sim_devices.phase_mask_camera:PhaseMaskCamera",
     "scattering": "sim_devices.scattering:Scattering",
     "delay_loop": "sim_devices.delay_loop:DelayLoop",
     "fibre_loop": "sim_devices.fibre_loop:FibreLoop",

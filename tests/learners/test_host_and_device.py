@@ -37,13 +37,8 @@ def moved(folder: Path, learner: str, host: float, device: float) -> tuple[set[s
 def test_each_part_moves_and_the_loss_depends_on_both(tmp_path: Path, learner: str) -> None:
     params = "layers.0.params"
     both, least = moved(tmp_path, learner, 0.05, 0.05)
-    assert both == {
-        params,
-        "layers.0.synapse.weight",
-        "layers.0.synapse.bias",
-        "layers.1.synapse.weight",
-        "layers.1.synapse.bias",
-    }
+    synapses = {f"layers.{number}.synapse.{part}" for number in (0, 1) for part in ("weight", "bias")}
+    assert both == {params} | synapses
     host, without_device = moved(tmp_path, learner, 0.05, 1e-12)
     assert host == synapses
     device, without_host = moved(tmp_path, learner, 1e-12, 0.05)
