@@ -1,10 +1,11 @@
-"""Train what is programmed on a device: control voltages of a dopant network, by PAT and SPSA, beside some that stay.
+"""Train what is programmed on a device: control voltages of a dopant network, by each rule that can, beside some that stay.
 
-    python benchmarks/programmed.py [--quick] [--record] [--only ARM ...]
+    python benchmarks/programmed.py [--quick] [--record] [--only ARM ...] [--tasks TASK ...] [--specimens N]
 
 XOR (experiments/dopant_xor.toml) and a ring (experiments/dopant_ring.toml), on several specimens of the twin, each with a
 seed of its own; of every run the epoch is chosen on the validation split, and the test split is read once. "differences" is
-SPSA with perturbation = "each". "pat, voltages stay" trains the host's weights alone, with the voltages that the others begin
+SPSA with perturbation = "each". "genetic, twin first" judges the first three quarters of its generations by the twin. "adfa and
+spsa" trains the host by the one rule and the voltages by the other; beside it stands each part alone. "pat, voltages stay" trains the host's weights alone, with the voltages that the others begin
 with. Passes are node evaluations, writes are channels that were programmed.
 """
 
@@ -30,8 +31,16 @@ STAYS = ("params.lr=1e-12",)  # of the optimiser's group: the voltages it begins
 LOSSES = ("learner={use='spsa',directions=8,size=0.1}",)
 DIFFERENCES = ("learner={use='spsa',perturbation='each',size=0.05}",)
 SLOPES = ("learner={use='pat'}",)
+GENERATIONS = "learner={{use='genetic',population=64,elites=4,reach=2.0,on_twin={}}}"
+GENES = ("optimizer={use='SGD',lr=1.0}", "train.batch=48", "train.epochs=20")  # 100 generations
+NODES = ("learner={use='node_perturbation',directions=8,size=0.1}", "train.batch=16")
+BOTH = ("learner={use='host_and_device',host={use='adfa'},device={use='spsa',directions=8,size=0.1}}",)
+HOST_STAYS = ("optimizer.lr=1e-12", "params.lr=0.05")
 ARMS: dict[str, Sequence[str]] = {
     "pat": SLOPES, "pat, voltages stay": (*SLOPES, *STAYS), "spsa": LOSSES, "differences": DIFFERENCES,
+    "genetic": (GENERATIONS.format(0), *GENES), "genetic, twin first": (GENERATIONS.format(75), *GENES),
+    "node perturbation": NODES, "adfa and spsa": BOTH, "adfa, voltages stay": (*BOTH, *STAYS),
+    "spsa, host stays": (*BOTH, *HOST_STAYS),
 }  # fmt: skip
 
 
@@ -44,8 +53,8 @@ class Found(NamedTuple):
 
 
 def run(task: str, arm: str, specimen: int, epochs: int) -> Found:
-    more = (f"device.specimen={specimen}", f"seed={specimen}", f"train.epochs={epochs}", "train.threads=1")
-    with built(read_experiment(TASKS[task], [*ARMS[arm], *more])) as made:
+    more = (f"train.epochs={epochs}", *ARMS[arm], f"device.specimen={specimen}", f"seed={specimen}", "train.threads=1")
+    with built(read_experiment(TASKS[task], list(more))) as made:
         training = made.training
         for _ in train(training):
             pass
@@ -60,12 +69,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one specimen, few epochs")
     parser.add_argument("--record", action="store_true", help="write the table into RESULTS.md")
     parser.add_argument("--only", nargs="*", default=list(ARMS), choices=list(ARMS), help="these arms")
+    parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=list(TASKS), help="these tasks")
     parser.add_argument("--specimens", type=int, default=3, help="how many")
     given = parser.parse_args()
     torch.set_num_threads(1)
     specimens, epochs = (1, 3) if given.quick else (given.specimens, 60)
     lines = ["| task | voltages | accuracy, mean ± std; worst | passes | writes |", "|---|---|---|---|---|"]
-    for task in TASKS:
+    for task in given.tasks:
         for arm in given.only:
             found = []
             for specimen in range(specimens):
