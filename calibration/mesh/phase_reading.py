@@ -26,6 +26,7 @@ from calibration.mesh.clements import MeshLayout, derivatives, unitary
 
 TRUST_RAD = 0.7  # longest step of a phase in one iteration
 CHUNK = 1 << 22  # elements of a Jacobian held at a time
+TOGETHER = 1 << 22  # elements of the equations of settings that are read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,11 @@ def read(layout: MeshLayout, measured: Tensor, sigma: Tensor, start: Tensor, cou
         couplers: (K / 2, 2), rad.
         rounds: steps at most.
     """
+    count = max(1, TOGETHER // layout.heaters**2)
+    if len(start) > count:
+        pieces = zip(measured.split(count), sigma.split(count), start.split(count), strict=True)
+        parts = [read(layout, *piece, couplers, rounds) for piece in pieces]
+        return Phases(*(torch.cat([getattr(part, name) for part in parts]) for name in ("values", "sigma", "chi2")))
     light, phases = probes(layout.modes), start.clone()
     damping = torch.full((len(phases),), 1e-3, dtype=phases.dtype)
     cost = misfit(layout, light, measured, sigma, phases, couplers)
