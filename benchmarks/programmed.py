@@ -2,12 +2,12 @@
 
     python benchmarks/programmed.py [--quick] [--record] [--only ARM ...] [--tasks TASK ...] [--specimens N]
 
-XOR (experiments/dopant_xor.toml) and a ring (experiments/dopant_ring.toml), and digits through microrings and a phase mask, which
-are trained as their files say, on several specimens of the twin, each with a seed of its own; of every run the epoch is chosen on
-the validation split, and the test split is read once. "differences" is SPSA with perturbation = "each". "genetic, twin first"
-judges the first three quarters of its generations by the twin. "adfa and spsa" trains the host by the one rule and the voltages by
-the other; beside it stands each part alone. "pat, voltages stay" trains the host's weights alone, with the voltages that the
-others begin with. Passes are node evaluations, writes are channels that were programmed.
+XOR (experiments/dopant_xor.toml) and a ring (experiments/dopant_ring.toml), and digits through microrings and a phase mask,
+which are trained as their files say, on several specimens of the twin, each with a seed of its own; of every run the epoch is
+chosen on the validation split, and the test split is read once. "differences" is SPSA with perturbation = "each". "genetic,
+twin first" judges the first three quarters of its generations by the twin. "adfa and spsa" trains the host by the one rule
+and the voltages by the other; beside it stands each part alone. "pat, voltages stay" trains the host's weights alone, with
+the voltages that the others begin with. Passes are node evaluations, writes are channels that were programmed.
 """
 
 from __future__ import annotations
