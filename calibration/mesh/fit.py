@@ -284,7 +284,8 @@ class _Linear:
 def _factor(matrix: Tensor, damping: float, extra: float | Tensor) -> Tensor:
     """Cholesky factor of a positive matrix, damped, and a little more so that rounding leaves it one."""
     own = matrix.diagonal()
-    return torch.linalg.cholesky(matrix + torch.diag((damping + 1e-6) * own + extra + 1e-9 * own.mean()))
+    factor: Tensor = torch.linalg.cholesky(matrix + torch.diag((damping + 1e-6) * own + extra + 1e-9 * own.mean()))
+    return factor
 
 
 def _linear(

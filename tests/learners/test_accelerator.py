@@ -77,10 +77,12 @@ def learning(use: str, settings: str = "") -> str:
     return f'[learner]\nuse = "{use}"\n{settings}\n'
 
 
+DENSE_RULES = ("adfa", "dfa", "backprop", "pat", "spsa", "pepg", "cma_es", "mono_forward", "last_layer", "ridge",
+               "node_perturbation", "genetic")  # fmt: skip
 CASES = {
     **{
         use: DENSE + MODULATOR + DECODED + learning(use)
-        for use in ("adfa", "dfa", "backprop", "pat", "spsa", "pepg", "cma_es", "mono_forward", "last_layer", "ridge", "node_perturbation", "genetic")
+        for use in DENSE_RULES
     },
     "ff": DENSE + MODULATOR + DECODED + learning("ff", "dropout = 0.1\npeer = 0.1"),
     "phyll": '[network]\nuse = "behind_devices"\nwidths = [64, 20]\n' + MODULATOR + DECODED + learning("phyll"),

@@ -25,7 +25,10 @@ from hil.run import status
 from sim_devices.mach_zehnder import MachZehnder
 
 OF_SEQUENCES = ("reservoir", "deep_reservoir", "bptt_memory", "pat_memory", "phyll_memory")
-TAKE_NUMBERS = ("adfa", "dfa", "backprop", "pat", "spsa", "pepg", "cma_es", "genetic", "node_perturbation", "last_layer", "ridge")
+TAKE_NUMBERS = (
+    "adfa", "dfa", "backprop", "pat", "spsa", "pepg", "cma_es", "genetic", "node_perturbation", "last_layer", "ridge",
+    "host_and_device",
+)  # fmt: skip
 
 
 def sine(examples: int = 600) -> hil.Dataset:
