@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from deap import tools
 from pydantic import Field
 from torch import Tensor
 
@@ -33,7 +32,7 @@ from hil.learners.dfa import needed
 from hil.learners.parts.one_pass import OnePass
 from hil.learners.parts.probe import Probe, split, trained
 from hil.network import Network
-from hil.search.breeding import Operators, child, keyed
+from hil.search.breeding import Operators, child, keyed, selected
 from hil.search.genetic import Individual
 from hil.settings import Count, Natural, Positive, Share, check
 from hil.task import Loss, LossName, Task, as_task
@@ -187,7 +186,7 @@ class Genetic(OnePass):
         with keyed(number, 0, "breeding"):
             children = []
             for _ in range(len(parents) - len(elites)):
-                mother, father = tools.selTournament(parents, 2, operators.tournament)
+                mother, father = selected(parents, 2, operators.tournament)
                 children.append(child(mother.shares, father.shares, operators))
         kept = self.population[elites]
         self.population.copy_(torch.cat([kept, torch.tensor(children).to(kept)]))

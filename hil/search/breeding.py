@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from deap import tools
@@ -49,6 +50,18 @@ class Operators:
     mutation_eta: float = 15.0
     sigma: float = 0.1
     gene_rate: float | None = None
+
+
+def selected(candidates: Sequence[Any], count: int, tournament: int) -> list[Any]:
+    """`count` of the candidates, each the fittest of `tournament` drawn at random; only inside `keyed`.
+
+    Args:
+        candidates: with an attribute `fitness` of DEAP.
+        count: how many, perhaps one twice.
+        tournament: contestants of each.
+    """
+    found: list[Any] = tools.selTournament(candidates, count, tournament)
+    return found
 
 
 def child(mother: Sequence[float], father: Sequence[float], ops: Operators) -> tuple[float, ...]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from deap import base, tools
 
-from hil.search.breeding import Operators, child, keyed
+from hil.search.breeding import Operators, child, keyed, selected
 from hil.search.generator import Canonical, Cube, Fitness, distinct, drawn, sized, unchanged
 from hil.search.space import Points, Shares
 
@@ -108,7 +108,7 @@ class Genetic:
             pair = [random.choice(self._parents), random.choice(self._parents)]
             better = pair[1] if pair[1].fitness.dominates(pair[0].fitness) else pair[0]
             return better.shares
-        (winner,) = tools.selTournament(self._parents, 1, self._operators.tournament)
+        (winner,) = selected(self._parents, 1, self._operators.tournament)
         found: Shares = winner.shares
         return found
 
