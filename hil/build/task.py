@@ -11,7 +11,6 @@ from hil.data.dataset import Dataset, Split
 from hil.errors import ConfigError
 from hil.task import Task, takes_task, task_of
 
-
 TAKE_A_TASK = "adfa, dfa, pat, backprop, spsa, pepg, cma_es, genetic, node_perturbation, host_and_device, last_layer"
 
 
