@@ -233,10 +233,10 @@ def test_a_device_a_layer_is_programmed_where_it_says_so(tmp_path: Path) -> None
         assert "layers.1.params" not in made.training.net.state_dict()
 
 
-@pytest.mark.parametrize("learner", ['"pat"', '"spsa"'])
-def test_killed_while_it_is_trained_it_resumes_with_the_same_bits_and_replays(tmp_path: Path, learner: str) -> None:
+def test_killed_while_it_is_trained_it_resumes_with_the_same_bits_and_replays(tmp_path: Path) -> None:
+    """By PAT; by SPSA at every kind of act of a run: tests/run/test_kill.py."""
     more = TRAIN + "checkpoint_every = 2\nrecord = true\n"
-    experiment = written(tmp_path, learner, train=more, device=DOPANTS + 'max_step = "100 mV"\ndrift_v_per_rt = 1e-4\n')
+    experiment = written(tmp_path, train=more, device=DOPANTS + 'max_step = "100 mV"\ndrift_v_per_rt = 1e-4\n')
     whole, run, acts = tmp_path / "whole", tmp_path / "r", tmp_path / "acts"
     assert cli.run(["train", str(experiment), "--run", str(whole)]) == 0
     assert killed(acts, ("half of a write journal.jsonl", 5), "train", experiment, "--run", run) == -9
