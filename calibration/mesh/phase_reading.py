@@ -91,7 +91,7 @@ def read(layout: MeshLayout, measured: Tensor, sigma: Tensor, start: Tensor, cou
     """
     count = max(1, TOGETHER // layout.heaters**2)
     if len(start) > count:
-        pieces = zip(measured.split(count), sigma.split(count), start.split(count), strict=True)
+        pieces = zip(*(torch.split(whole, count) for whole in (measured, sigma, start)), strict=True)
         parts = [read(layout, *piece, couplers, rounds) for piece in pieces]
         return Phases(*(torch.cat([getattr(part, name) for part in parts]) for name in ("values", "sigma", "chi2")))
     light, phases = probes(layout.modes), start.clone()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from typing import Any
 
 import torch
 from scipy.optimize import curve_fit
@@ -102,7 +103,7 @@ def _resonance(squares: Tensor, readings: Tensor) -> tuple[float, float, float, 
     p, y = squares.numpy(), readings.numpy()
     top, span = int(y.argmax()), float(p[-1] - p[0])
 
-    def line(at: Tensor, peak: float, depth: float, p0: float, width: float) -> Tensor:
+    def line(at: Any, /, peak: float, depth: float, p0: float, width: float) -> Any:
         return peak - depth * (1 - 1 / (1 + ((at - p0) / width) ** 2))
 
     try:
