@@ -91,8 +91,8 @@ def read(layout: MeshLayout, measured: Tensor, sigma: Tensor, start: Tensor, cou
     """
     count = max(1, TOGETHER // layout.heaters**2)
     if len(start) > count:
-        pieces = zip(*(torch.split(whole, count) for whole in (measured, sigma, start)), strict=True)
-        parts = [read(layout, *piece, couplers, rounds) for piece in pieces]
+        pieces = zip(torch.split(measured, count), torch.split(sigma, count), torch.split(start, count), strict=True)
+        parts = [read(layout, powers, spread, at, couplers, rounds) for powers, spread, at in pieces]
         return Phases(*(torch.cat([getattr(part, name) for part in parts]) for name in ("values", "sigma", "chi2")))
     light, phases = probes(layout.modes), start.clone()
     damping = torch.full((len(phases),), 1e-3, dtype=phases.dtype)
