@@ -15,11 +15,12 @@ a ring drops).
 from __future__ import annotations
 
 import math
+import warnings
 from itertools import product
 from typing import Any
 
 import torch
-from scipy.optimize import curve_fit
+from scipy.optimize import OptimizeWarning, curve_fit
 from torch import Tensor
 
 from calibration.sequence import Found, Procedure, Subject
@@ -99,7 +100,7 @@ def _swept(device: Device, k: int, squares: Tensor, held: Tensor, n: int) -> Ten
 
 
 def _resonance(squares: Tensor, readings: Tensor) -> tuple[float, float, float, float]:
-    """Return p0, the width, the depth, and sigma of p0; the depth is 0 where there is no maximum."""
+    """Return p0, the width, the depth, and sigma of p0; the depth is 0 and p0 the brightest point where there is no maximum."""
     p, y = squares.numpy(), readings.numpy()
     top, span = int(y.argmax()), float(p[-1] - p[0])
 
@@ -107,9 +108,12 @@ def _resonance(squares: Tensor, readings: Tensor) -> tuple[float, float, float, 
         return peak - depth * (1 - 1 / (1 + ((at - p0) / width) ** 2))
 
     try:
-        found, covariance = curve_fit(line, p, y, (y[top], y[top] - y.min(), p[top], span / 12), maxfev=2000)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OptimizeWarning)  # a covariance that is infinite: no resonance, see below
+            found, covariance = curve_fit(line, p, y, (y[top], y[top] - y.min(), p[top], span / 12), maxfev=2000)
     except RuntimeError:
         return float(p[top]), math.inf, 0.0, 0.0
     _, depth, p0, width = (float(value) for value in found)
-    inside = p[0] <= p0 <= p[-1] and depth > 0 and math.isfinite(covariance[2, 2])
-    return p0, abs(width), depth if inside else 0.0, math.sqrt(covariance[2, 2]) if inside else 0.0
+    if not (p[0] <= p0 <= p[-1] and depth > 0 and math.isfinite(covariance[2, 2])):
+        return float(p[top]), math.inf, 0.0, 0.0
+    return p0, abs(width), depth, math.sqrt(covariance[2, 2])
