@@ -19,7 +19,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,6 +114,8 @@ class Scpi:
         link: the wire; this session is the one that brings it back after a fault.
         expect: who should answer; None accepts anybody at first, and the same serial number from then on.
     """
+
+    terminator: ClassVar[bytes] = b"\n"  # of messages on a wire that marks no end itself
 
     def __init__(self, link: Link, *, expect: Expect | None = None) -> None:
         self._link, self._expect = link, expect or Expect()

@@ -1,8 +1,10 @@
-"""Conversations with instruments that take one command or question a message, and with those that answer all fields at once.
+r"""Conversations with instruments that take one command or question a message, and with those that answer all fields at once.
 
 OneByOne    ":A 1;:B 2"      ->  ":A 1", ":B 2", "*OPC?"           ":A?;:B?"  ->  ":A?", ":B?"; answers joined by ";"
 
 Unregistered    the same; no event registers and no error queue are asked for, since the guide has none
+
+Crlf        as OneByOne, and what marks no end itself ends its messages with \r\n, both ways
 
 Fields      the same, and    "C1:BSWV:AMP 8"  ->  "C1:BSWV AMP,8"          "C1:BSWV:AMP?"  ->  "C1:BSWV?"
             a reply          C1:BSWV WVTP,ARB,FRQ,1000HZ,AMP,8V,...        of which AMP is taken, without its unit: "8"
@@ -18,7 +20,7 @@ neither an error queue nor event registers, clamps what is out of its range and 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +64,12 @@ class OneByOne(Scpi):
     def _one(self, part: str) -> str | None:
         self._link.write(message_of(part))
         return self._link.read_text().strip() if asks(part) else None
+
+
+class Crlf(OneByOne):
+    """A conversation with an instrument that ends messages with carriage return and newline. Arguments as of Scpi."""
+
+    terminator: ClassVar[bytes] = b"\r\n"
 
 
 class Unregistered(OneByOne):

@@ -21,7 +21,7 @@ from drivers.links.link import Link
 from drivers.read_back import Panel, Setting
 from drivers.scpi import Identity, Scpi, reading, spoken
 from drivers.scpi_driver import ScpiDriver
-from drivers.time_bases import TimeBase, TimeBases
+from drivers.time_bases import Rates, TimeBase, TimeBases
 from drivers.waveform.record import Axis, Memory, Record, Scale, Words
 from hil.device import Port
 from hil.errors import (
@@ -140,7 +140,7 @@ class ScpiDigitizer(ScpiDriver):
     speaks: ClassVar[type[Scpi]] = Scpi  # the form of conversation that the instrument understands
     lock: ClassVar[tuple[str, str]] = ("", "")  # question that locks the front panel, command that unlocks it
 
-    _bases: TimeBases | None = None  # of a scope that fills a memory of a chosen depth
+    _bases: TimeBases | Rates | None = None  # None: every whole divider of its clock
 
     def __init__(
         self,
@@ -249,7 +249,7 @@ class ScpiDigitizer(ScpiDriver):
 
     def _time_base(self, samples: int, rate_hz: float) -> TimeBase:
         """Find the time base of a record, of a scope that has them. Raises: ConfigError: there is none."""
-        assert self._bases is not None
+        assert isinstance(self._bases, TimeBases)
         return self._bases.of(samples, rate_hz, self._name)
 
     def forget(self) -> None:

@@ -2,8 +2,8 @@
 
     volts = offset + code / 32767 * amplitude / 2          amplitude (Vpp) and offset are set once, never per record
 
-The voltage between load and ground is bounded by 10 V into an open circuit, and follows the divider 50 ohm + load below that:
-5 V into 50 ohm. That holds for every generator here. What an instrument says in its own words is in
+The voltage between load and ground is bounded by `open_circuit_v` without a load, and follows the divider 50 ohm + load below
+that: of 10 V, 5 V into 50 ohm. What an instrument says in its own words is in
 its own file: the settings that count (`_held_of`, `_held_besides`), how levels are set (`_levels`), how a record is played once
 (`_play_once`), how it is sent (`upload`), and what is asked to see that it was taken (`_told`).
 """
@@ -121,6 +121,7 @@ class ScpiGenerator(ScpiOutput):
     MODELS: ClassVar[Mapping[str, Model]]
     headers: ClassVar[Headers] = SCPI
     numbers: ClassVar[tuple[int, ...]] = (1, 2)  # channels that one trigger plays
+    open_circuit_v: ClassVar[float] = OPEN_CIRCUIT_V
     loads_ohm: ClassVar[tuple[float, float]] = (1.0, 10_000.0)  # beyond it only INFinity
     switch: ClassVar[tuple[str, str]] = ("0", "1")  # how the relay is told
     talk: ClassVar[str] = OVER_VISA
@@ -227,12 +228,13 @@ class ScpiGenerator(ScpiOutput):
         return next(filter(None, (self._beyond_of(channel, held) for channel in self._channels)), "")
 
     def _beyond_of(self, channel: Channel, held: Mapping[str, Value]) -> str:
-        names = (f"{name}{channel.tail}" for name in ("load", "amplitude", "offset", "unit of the amplitude"))
-        load, amplitude, offset, unit = (held.get(name, "VPP") for name in names)
+        tail = channel.tail
+        load, unit = held.get(f"load{tail}", self._load_ohm), held.get(f"unit of the amplitude{tail}", "VPP")
+        amplitude, offset = (held.get(f"{name}{tail}", "not told") for name in ("amplitude", "offset"))
         if unit != "VPP" or isinstance(load, str) or isinstance(amplitude, str) or isinstance(offset, str):
             return f"how far the drive reaches cannot be told: amplitude {amplitude} {unit}, offset {offset}, load {load}"
-        factor = limit_v(self._load_ohm) / limit_v(_load(load))
-        swing, offset, port = 0.5 * amplitude * factor, offset * factor, channel.port
+        factor = self._limit_v(self._load_ohm) / self._limit_v(_load(load))
+        swing, offset, port = self._swing_v(amplitude) * factor, self._offset_v(offset) * factor, channel.port
         slack = LEVEL_SLACK * (port.shared_high - port.shared_low)
         if port.shared_low - slack <= offset - swing and offset + swing <= port.shared_high + slack:
             return ""
@@ -240,6 +242,18 @@ class ScpiGenerator(ScpiOutput):
             f"the drive may reach {offset - swing:.4g} to {offset + swing:.4g} V, where {port.shared_low:g} to "
             f"{port.shared_high:g} V are allowed"
         )  # fmt: skip
+
+    def _swing_v(self, amplitude: float) -> float:
+        """What an amplitude, as the instrument tells it, moves the output to either side, V."""
+        return 0.5 * amplitude
+
+    def _offset_v(self, offset: float) -> float:
+        """What an offset, as the instrument tells it, is in V."""
+        return offset
+
+    def _limit_v(self, load_ohm: float) -> float:
+        """Largest voltage into a load, V."""
+        return self.open_circuit_v * (1.0 if math.isinf(load_ohm) else load_ohm / (load_ohm + SOURCE_OHM))
 
     def settings(self) -> dict[str, float | str]:
         """A copy of the settings that were sent to the instrument; empty when they are not known."""
@@ -464,13 +478,13 @@ class ScpiGenerator(ScpiOutput):
         if not (lowest <= self._load_ohm <= highest or self._load_ohm == math.inf):
             raise ConfigError("the generator has no such load", where=name, got=f"{self._load_ohm}",
                               allowed=f"{lowest:.6g} to {highest:.6g}, or inf")  # fmt: skip
-        limit = limit_v(self._load_ohm)
+        limit = self._limit_v(self._load_ohm)
         widest = Port(name, -limit, limit, "V")
         return widest.narrowed(-limit if low_v is None else low_v, limit if high_v is None else high_v)
 
     def _least_vpp(self) -> float:
         least = max(model.least_vpp for model in self.MODELS.values())
-        return least * limit_v(self._load_ohm) / limit_v(50.0)
+        return least * self._limit_v(self._load_ohm) / self._limit_v(SOURCE_OHM)
 
     def _model(self, identity: Identity) -> Model:
         if identity.model in self.MODELS:
@@ -551,11 +565,6 @@ def _drive(called: str, channels: tuple[Channel, ...]) -> Port:
         return channels[0].port
     lows, highs = zip(*((channel.port.shared_low, channel.port.shared_high) for channel in channels), strict=True)
     return Port(called, tuple(lows), tuple(highs), "V", len(channels))
-
-
-def limit_v(load_ohm: float) -> float:
-    """Largest voltage into a load, V."""
-    return OPEN_CIRCUIT_V if math.isinf(load_ohm) else OPEN_CIRCUIT_V * load_ohm / (load_ohm + SOURCE_OHM)
 
 
 def _load(answer_ohm: float) -> float:

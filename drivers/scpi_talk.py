@@ -16,11 +16,12 @@ from functools import cache
 from drivers.links.visa_link import VisaLink, library
 from drivers.safe import SafeState, Talk
 from drivers.scpi import Scpi
-from drivers.scpi_apart import Fields, OneByOne
+from drivers.scpi_apart import Crlf, Fields, OneByOne
 
 OVER_VISA = "drivers.scpi_talk:over_visa"
 ONE_BY_ONE = "drivers.scpi_talk:one_by_one"
 FIELDS = "drivers.scpi_talk:fields"
+CRLF = "drivers.scpi_talk:crlf"
 OPEN_S = 2.0
 ANSWER_S = 2.0
 CODECS = ("ascii", "latin-1", "utf-8", "idna")  # Python loads them when they are first asked for
@@ -63,8 +64,15 @@ def fields(state: SafeState) -> Iterator[Talk]:
 
 
 @contextmanager
+def crlf(state: SafeState) -> Iterator[Talk]:
+    """Open a session with an instrument that ends messages with carriage return and newline. Raises: as over_visa."""
+    with _opened(state, Crlf) as talk:
+        yield talk
+
+
+@contextmanager
 def _opened(state: SafeState, kind: type[Scpi]) -> Iterator[Talk]:
-    link = VisaLink(state.resource, timeout_s=ANSWER_S, open_timeout_s=OPEN_S)
+    link = VisaLink(state.resource, timeout_s=ANSWER_S, open_timeout_s=OPEN_S, terminator=kind.terminator)
     try:
         scpi = kind(link, expect=state.expect)
         scpi.identify()

@@ -1,6 +1,9 @@
-"""The time bases of an oscilloscope that fills its memory: samples/s = points of memory / (divisions x s a division).
+"""At which samples/s an oscilloscope records.
 
-A rate that no time base gives is not sampled, so a symbol rate must divide one of them.
+    TimeBases    it fills its memory: samples/s = points of memory / (divisions x s a division)
+    Rates        it has a ladder of rates, whatever the length of a record: a clock and what divides it
+
+Another rate is not sampled, so a symbol rate must divide one of them.
 """
 
 from __future__ import annotations
@@ -63,6 +66,36 @@ class TimeBases:
                 todo="choose a symbol rate of 1, 2 or 5 times a power of ten, or a smaller batch",
             )  # fmt: skip
         return min(fit, key=lambda base: (round(base.rate_hz / rate_hz), base.depth))
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The rates of a scope that divides its clock.
+
+    Args:
+        clock_hz: samples/s undivided.
+        dividers: rising.
+    """
+
+    clock_hz: float
+    dividers: Sequence[int]
+
+    def finer(self, rate_hz: float, most: int) -> int:
+        """The largest multiple of `rate_hz`, up to `most`, that it samples at; 1 if there is none."""
+        ratio = self.clock_hz / rate_hz
+        multiples = (round(ratio / divider) for divider in self.dividers if _whole(ratio / divider))
+        return max((multiple for multiple in multiples if multiple <= most), default=1)
+
+    def divider(self, rate_hz: float, where: str) -> int:
+        """The divider with the lowest multiple of a rate. Raises: ConfigError: there is none."""
+        found = max((d for d in self.dividers if _whole(self.clock_hz / d / rate_hz)), default=None)
+        if found is not None:
+            return found
+        raise ConfigError(
+            "the scope does not sample at a multiple of this rate", where=where, got=f"{rate_hz:g} Sa/s",
+            allowed=f"rates that divide {self.clock_hz:g} Sa/s / n, n of {', '.join(map(str, self.dividers[:8]))}, ...",
+            todo="choose another symbol rate",
+        )  # fmt: skip
 
 
 def _whole(ratio: float) -> bool:

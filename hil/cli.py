@@ -689,6 +689,24 @@ def doctor(
 
 
 @app.command
+def transcript(bench: Path, /, *, out_: Annotated[Path, Parameter(name="--out")]) -> None:
+    """Talk once to each instrument of a bench and write down every word: a real box's transcript becomes a test.
+
+    Outputs go on for a moment, near the middle of their limits. The transcripts say which driver and settings they belong to.
+
+    Parameters
+    ----------
+    bench
+        A bench file of shape waveform or vector.
+    out_
+        A new folder for the transcripts.
+    """
+    from hil.commands.transcript import transcribe
+
+    transcribe(bench, out_, out)
+
+
+@app.command
 def memory(
     experiment: Path,
     /,

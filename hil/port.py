@@ -79,6 +79,8 @@ class Port:
 
     def _limit(self, name: str, value: Any) -> Limit | None:
         """Return `value` as a float or a tuple of floats: whole numbers, as of a converter, are numbers."""
+        if type(value) is float:  # nearly always, and a device may make its ports anew whenever it is asked for them
+            return value
         if value is None and name in ("max_step", "slew_per_s", "rest"):
             return None
         each = isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1
@@ -104,6 +106,8 @@ class Port:
         if None in limits.values():
             return
         split = self._split(*limits.values())
+        if not split and good(*limits.values()):
+            return
         given = [each(value, self.size if split else None) for value in limits.values() if value is not None]
         for number, values in enumerate(zip(*given, strict=True), 1):
             if not good(*values):
@@ -231,8 +235,7 @@ class Port:
         """Return the limits as `dtype` can hold them: 0.1 in float32 is 1.5e-9 above 0.1, and is meant to be in [0, 0.1]."""
         if not dtype.is_floating_point:
             return self.shared_low, self.shared_high
-        least, most = torch.tensor([self.low, self.high], dtype=dtype).tolist()
-        return least, most
+        return _rounded(self.shared_low, dtype), _rounded(self.shared_high, dtype)
 
     def _refusal(self, values: Tensor) -> OutOfRange:
         least, most = self.bounds(values)
@@ -369,6 +372,12 @@ def limit_tensor(limit: Limit, like: Tensor) -> Tensor:
 def _kept(limit: Limit, dtype: torch.dtype, place: torch.device) -> Tensor:
     """Return a limit, () or (size,), kept: it is asked for at every shot."""
     return torch.tensor(limit, dtype=dtype, device=place)
+
+
+@lru_cache(maxsize=256)
+def _rounded(limit: float, dtype: torch.dtype) -> float:
+    """A limit as `dtype` can hold it."""
+    return float(torch.tensor(limit, dtype=dtype))
 
 
 def _channels(bad: Tensor, size: int | None) -> list[int]:

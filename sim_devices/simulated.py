@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -35,9 +36,9 @@ class Simulated:
         self._state: State | None = None
         self._place: torch.device | None = None  # where all of it is; None: not known
 
-    @property
+    @cached_property
     def spec(self) -> Spec:
-        """The twin's, and a twin answers, whatever it says of itself."""
+        """The twin's, and a twin answers, whatever it says of itself. Made once: every shot asks for it several times."""
         spec = self._twin.spec
         return spec if spec.provenance == "twin" else replace(spec, provenance="twin")
 

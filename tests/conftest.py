@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import ahead
 import pytest
 from forks import Forks
-from warm import Warm, blank, listen
+from warm import Warm, blank, listen, once
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -63,9 +63,12 @@ def drawing() -> Iterator[object]:
     """Figures are made, and drawn only for the tests that are marked so: it is two thirds of what a small run takes."""
     from matplotlib.figure import Figure
 
+    from hil.report import figure
+
     with pytest.MonkeyPatch.context() as patch:
         inner = Figure.savefig
         patch.setattr(Figure, "savefig", blank)
+        patch.setattr(figure, "_drawn", once(figure._drawn))
         yield inner
 
 

@@ -26,7 +26,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -259,7 +259,9 @@ def become(told: Mapping[str, Any], files: Sequence[int]) -> None:
     if not told["drawn"]:
         from matplotlib.figure import Figure
 
-        Figure.savefig = blank  # type: ignore[method-assign]
+        from hil.report import figure
+
+        Figure.savefig, figure._drawn = blank, once(figure._drawn)  # type: ignore[method-assign]
 
 
 def blank(figure: object, to: IO[Any] | Path | str, **_: object) -> None:
@@ -269,6 +271,18 @@ def blank(figure: object, to: IO[Any] | Path | str, **_: object) -> None:
         Path(to).write_text(page, encoding="utf-8")
     else:
         to.write(page.encode() if isinstance(to, io.BytesIO) else page)
+
+
+def once(drawn: Callable[..., Any]) -> Callable[..., Any]:
+    """In place of hil.report.figure._drawn: while nothing is saved, a figure is made as on the page and not again for print."""
+    from matplotlib.figure import Figure
+
+    from hil.report.figure import PRINT
+
+    def made(figure: Any, look: Any) -> Any:
+        return Figure() if look is PRINT and Figure.savefig is blank else drawn(figure, look)
+
+    return made
 
 
 def only(wanted: Mapping[int, int]) -> None:

@@ -21,7 +21,7 @@ from drivers.links.link import Trusted
 from drivers.links.transcript import Piece, described
 from hil import errors
 from hil.errors import BadBlock, ContractError, DataError, LinkError
-from hil.files import read_text
+from hil.files import loads, read_text
 
 SHOWN = 120
 TOLD = ("text", "hex", "head", "crc32", "of", "error")
@@ -71,6 +71,19 @@ def read_transcript(path: Path) -> list[Line]:
             todo="record it again: hil train --wire, or drivers.links.transcript.Transcribed",
         ) from error  # fmt: skip
     return found
+
+
+def read_facts(path: Path) -> Mapping[str, Any]:
+    """Read the first line of a transcript: name, and where it is known driver and settings.
+
+    Raises:
+        DataError: not a transcript.
+    """
+    line = read_text(path, error=DataError).partition("\n")[0]
+    found = loads(line, str(path), DataError)
+    if isinstance(found, dict) and "format" in found:
+        return found
+    raise DataError("not a transcript", where=str(path), got=line[:80], allowed='a first line with "format"')
 
 
 class _Script(Trusted):

@@ -1,6 +1,7 @@
 """Transcript of a wire, both ways, as JSON lines: to read after a fault, and to check a driver later without the box.
 
-    {"format": 1, "name": "TCPIP::…", "opened": "2026-01-31T12:00:00+00:00"}     a line for every time the file is opened
+    {"format": 1, "name": "TCPIP::…", "opened": "2026-01-31T12:00:00+00:00", "driver": "module:Class", "settings": {…}}
+                                                                                  a line for every time the file is opened
     {"t": 0.0021, "dir": ">", "kind": "write", "bytes": 5, "text": "*IDN?"}      t: seconds since then
     {"t": 0.0034, "dir": "<", "kind": "text",  "bytes": 31, "text": "Keysight …"}
     {"t": 0.0410, "dir": "<", "kind": "block", "bytes": 4, "hex": "80018002"}
@@ -20,7 +21,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -57,6 +58,7 @@ class WireLog:
         name: of the link.
         full_bytes: longer messages are kept as head, length and CRC-32.
         limit_bytes: largest file; what comes after is not kept, and the last line says so.
+        facts: what else its first line says.
         clock: seconds from any origin.
 
     Raises:
@@ -70,6 +72,7 @@ class WireLog:
         *,
         full_bytes: int = FULL_BYTES,
         limit_bytes: int = LIMIT_BYTES,
+        facts: Mapping[str, object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path, self._full, self._limit, self._clock = path, full_bytes, limit_bytes, clock
@@ -82,7 +85,8 @@ class WireLog:
             self._size = self._file.tell()
         except OSError as error:
             raise self._unwritable(error) from error
-        self._write({"format": FORMAT, "name": name, "opened": datetime.now(UTC).isoformat(timespec="seconds")})
+        opened = datetime.now(UTC).isoformat(timespec="seconds")
+        self._write({"format": FORMAT, "name": name, "opened": opened, **(facts or {})})
 
     def note(self, direction: str, kind: str, *data: Piece, **facts: object) -> None:
         """Write one line, with the time.
@@ -124,7 +128,7 @@ class WireLog:
         with self._lock:
             if self._stopped or self._file.closed:
                 return
-            text = json.dumps(line).encode() + b"\n"
+            text = json.dumps(line, default=str).encode() + b"\n"
             if self._size + len(text) > self._limit:
                 self._stopped = True
                 what = f"the transcript has its largest size, {self._limit} bytes; nothing that follows is kept"

@@ -1,12 +1,13 @@
 """The two roles on a waveform bench: what plays records, and what takes them.
 
+An instrument that does both has a driver with a `generator` and a `digitizer`, each of which is what is described here.
 An instrument may have several channels, counted here from 0 in the order of its port. A driver of one channel need not take
 the argument `channel`, nor one that no other generator leads `external`: they are given only where they are not 0 or False.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,3 +107,18 @@ class Digitizer(Protocol):
 
     def close(self) -> None:
         """Stop the acquisition and close the wire."""
+
+
+def playing(driver: Any) -> Any:
+    """The generator of a driver: itself, or that of an instrument that does both."""
+    return getattr(driver, "generator", driver)
+
+
+def taking(driver: Any) -> Any:
+    """The digitizer of a driver: itself, or that of an instrument that does both."""
+    return getattr(driver, "digitizer", driver)
+
+
+def parts(driver: Any) -> tuple[Any, ...]:
+    """What a driver is made of: itself, or generator and digitizer."""
+    return tuple(dict.fromkeys((playing(driver), taking(driver))))

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from calibration.certificate import Instrument
 from drivers.links.link import Link
-from drivers.links.transcript import Transcribed, WireLog
+from drivers.links.transcript import FULL_BYTES, Transcribed, WireLog
 from drivers.links.visa_link import VisaLink
 from drivers.read_back import Care
 from drivers.safe import SafeState, Switchable, in_order
@@ -122,10 +122,11 @@ class Opening:
         run: the run folder, for what the guardian and a virtual bench write, or None.
         wire: keep transcripts of what is said to every instrument there.
         stack: closes what is opened.
+        full_bytes: longer messages are kept in transcripts as length and checksum.
     """
 
-    def __init__(self, bench: BenchFile, run: Path | None, wire: bool, stack: ExitStack) -> None:
-        self.bench, self.run, self.stack = bench, run, stack
+    def __init__(self, bench: BenchFile, run: Path | None, wire: bool, stack: ExitStack, full_bytes: int = FULL_BYTES) -> None:
+        self.bench, self.run, self.stack, self._full_bytes = bench, run, stack, full_bytes
         self._wire = run / "wire" if run is not None and wire else None
         self._logs = stack.enter_context(ExitStack())  # closed last: drivers close their wires, and that is said too
         self.transcribed = wire
@@ -166,20 +167,25 @@ class Opening:
         """
         table = self.bench.instruments[name]
         with blaming(table.place), self.named(name):
-            line = VisaLink(address, beat=guard.beat)
+            speaks = getattr(table.choice.made, "speaks", Scpi)
+            line = VisaLink(address, beat=guard.beat, terminator=speaks.terminator)
         link: Link = line
         link.timeout_s = table.timeout_s or link.timeout_s
         log = self.wire_log(name, address)
         if log is not None:
             link = Transcribed(link, log)
-        self.stack.callback(link.close)  # the driver closes it too; this is for what happens before there is a driver
-        scpi = Scpi(link, expect=expected(table))
-        with self.named(name):
-            who = scpi.identify()
+        try:
+            scpi = Scpi(link, expect=expected(table))
+            with self.named(name):
+                who = scpi.identify()
+            driver = table.choice.build(scpi=scpi)
+        except BaseException:
+            link.close()  # from now on the driver does
+            raise
         told = answered(who, address)
         if table.resource is not None and not line.locked:
             told += "   other computers are not kept out"
-        return table.choice.build(scpi=scpi), who, told
+        return driver, who, told
 
     def package(self, name: str, address: str, guard: Guard) -> tuple[Any, Identity, str]:
         """Open a driver that opens its wire by itself (drivers/adapter.py); else as `scpi`.
@@ -224,7 +230,11 @@ class Opening:
         """Open the transcript of an instrument's wire, if transcripts were asked for."""
         if self._wire is None:
             return None
-        return self._logs.enter_context(WireLog(self._wire / f"{name}.jsonl", address))
+        choice = self.bench.instruments[name].choice
+        facts = {"driver": f"{choice.made.__module__}:{choice.made.__qualname__}", "settings": dict(choice.settings)}
+        return self._logs.enter_context(
+            WireLog(self._wire / f"{name}.jsonl", address, full_bytes=self._full_bytes, facts=facts)
+        )
 
     def safe_states(self, drivers: Mapping[str, object]) -> tuple[SafeState, ...]:
         """Return the safe state of each driver that can drive something, in the order of [safe].

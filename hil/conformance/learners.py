@@ -30,6 +30,9 @@ Model = Callable[[Tensor], Tensor]
 Make = Callable[[Network, Any, torch.Generator, Any], Learner]  # a Task or a number of classes; a Model, or None for neurons
 
 
+SINE = Spec(Port("sine node", -3, 3, "V"), Port("sine node reading", -0.5, 0.5, "V"), provenance="twin")
+
+
 class SineNode:
     """Reading 0.2 sin(2 x) + 0.1 for a drive within 3; counts the values it was sent."""
 
@@ -39,7 +42,7 @@ class SineNode:
     @property
     def spec(self) -> Spec:
         """The ports: one drive of -3 to 3 V, one reading."""
-        return Spec(Port("sine node", -3, 3, "V"), Port("sine node reading", -0.5, 0.5, "V"), provenance="twin")
+        return SINE
 
     def forward(self, x: Tensor) -> Tensor:
         """Answer with the sine of the drive; not detached, it lets a graph through."""

@@ -6,6 +6,7 @@ v[t] = leak ( v[t-1] - (v_th - v_rest) s[t-1] ) + I[t]        s[t] = H( v[t] - v
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ class Neurons:
         self._sent = sent
         self._state: tuple[Tensor, Tensor] | None = None
 
-    @property
+    @cached_property
     def spec(self) -> Spec:
         """Currents in, spikes out, no parameters; temporal."""
         low = -1.0 if self._couples else 0.0

@@ -125,8 +125,8 @@ def _csv_parts(card: Card, contents: Mapping[str, Content]) -> list[tuple[Bytes,
     data, where = contents["digits.csv"]
     width = math.prod(card.shape) + 1
     try:
-        table = np.array([line.split(b",") for line in data.split()], np.uint8)
-    except (ValueError, OverflowError) as error:
+        table = np.loadtxt(data.decode("ascii").split(), np.uint8, delimiter=",", ndmin=2)
+    except ValueError as error:
         raise damaged("not a table of small whole numbers", where, str(error), f"{width} on every line") from error
     if table.ndim != 2 or table.shape[1] != width:
         raise damaged("a table of another shape", where, f"{table.shape}", f"(n, {width})")

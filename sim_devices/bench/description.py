@@ -363,6 +363,7 @@ def _staged(bench: VirtualBench, boxes: Mapping[str, object], log: SwitchLog) ->
 
 def _box(boxes: Mapping[str, object], name: str, kind: type[B]) -> B:
     box = boxes.get(name)
+    box = next((part for part in getattr(box, "parts", ()) if isinstance(part, kind)), box)
     if not isinstance(box, kind):
         raise ConfigError(
             "a wire ends at a box that is not there or not of its kind",

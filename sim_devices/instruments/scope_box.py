@@ -30,7 +30,7 @@ from sim_devices.instruments.scope_record import Record
 from sim_devices.instruments.scpi import Call
 from sim_devices.instruments.settings import Settings
 
-HIGH_RESOLUTION_BITS = 12
+HIGH_RESOLUTION_BITS, FINEST_BITS = 12, 14
 RISING = ("POS", "RIS")  # words for a rising edge
 
 
@@ -81,7 +81,7 @@ class ScopeBox(PanelBox, ABC):
         channels: settings of each channel by its number.
         trigger_input: where the SYNC of the bench ends: "EXT", or "CHAN4" of a scope without such an input.
         lock: of the bench; boxes that are wired together share one.
-        adc_bits: other than the model's, up to 12.
+        adc_bits: other than the model's, up to 14.
         memory_samples: another memory.
         pace: seconds of waiting per second of record for ``*OPC?``; 0 is ready at once.
         auto_s: patience of SWEep AUTO.
@@ -110,8 +110,8 @@ class ScopeBox(PanelBox, ABC):
             raise ConfigError("no such scope is simulated", where="model", got=model, allowed=", ".join(models))
         self.model, self.data, self._serial, self.trigger_input = model, models[model], serial, trigger_input
         self._bits = self.data.bits if adc_bits is None else adc_bits
-        if not 8 <= self._bits <= 12:
-            raise ConfigError("no such converter", where="adc_bits", got=f"{adc_bits}", allowed="8 to 12")
+        if not 8 <= self._bits <= FINEST_BITS:
+            raise ConfigError("no such converter", where="adc_bits", got=f"{adc_bits}", allowed=f"8 to {FINEST_BITS}")
         self._points = self.data.memory if memory_samples is None else memory_samples
         self._pace, self._auto_s = pace, auto_s
         self._lock = lock or threading.Condition()

@@ -26,7 +26,7 @@ from sim_devices.instruments.program_message import Block, ScpiError, Token, Uni
 from sim_devices.instruments.status import OPC, Status
 
 Answer = str | bytes
-NODE = re.compile(r"(\[)?:?([A-Za-z]+)(?:<(\d+)>)?(\])?:?")
+NODE = re.compile(r"(\[)?:?([A-Za-z_]+)(?:<(\d+)>)?(\])?:?")
 KEYWORD = re.compile(r"([A-Z][A-Z_]*?)(\d*)")
 ZERO = -1
 SUFFIX_DIGITS = 9  # longer ones are out of every range
@@ -97,6 +97,7 @@ class Scpi:
         reset: ``*RST``.
         trigger: ``*TRG``, may raise ScpiError -211.
         texts: the maker's error texts.
+        plus: error codes are answered with their sign, as +0.
     """
 
     def __init__(
@@ -109,8 +110,9 @@ class Scpi:
         reset: Callable[[], None],
         trigger: Callable[[], None],
         texts: Mapping[int, str] | None = None,
+        plus: bool = True,
     ) -> None:
-        self.status = Status(texts)
+        self.status = Status(texts, plus)
         self._operations, self._lock = operations, lock
         self._opc_due = False
         self._root = Branch()

@@ -34,10 +34,11 @@ class Status:
 
     Args:
         texts: the maker's own errors, code above 0 -> text.
+        plus: codes are answered with their sign, as +0.
     """
 
-    def __init__(self, texts: Mapping[int, str] | None = None) -> None:
-        self._texts = {**TEXTS, **(texts or {})}
+    def __init__(self, texts: Mapping[int, str] | None = None, plus: bool = True) -> None:
+        self._texts, self._style = {**TEXTS, **(texts or {})}, "+d" if plus else "d"
         self.event, self.event_enable, self.request_enable = PON, 0, 0
         self._queue: list[tuple[int, str]] = []
 
@@ -55,7 +56,7 @@ class Status:
     def next_error(self) -> str:
         """The oldest error, removed: ``-113,"Undefined header;FOO"``; ``+0,"No error"`` when there is none."""
         code, text = self._queue.pop(0) if self._queue else (0, TEXTS[0])
-        return f'{code:+d},"{text}"'
+        return f'{code:{self._style}},"{text}"'
 
     def withdraw(self, keep: int) -> str:
         """Take the errors after the first `keep` back; the first of them."""

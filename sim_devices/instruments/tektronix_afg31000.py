@@ -62,7 +62,7 @@ class TektronixAFG31000(GeneratorBox):
         super().__init__(serial, model, MODELS, BOX, lock=lock, dac_bits=dac_bits, samples=samples, pace=pace, clock=clock)
         self._scpi = Scpi(
             self._table(), identity=("TEKTRONIX", model, serial, "SCPI:99.0 FV:1.6.1"), lock=self._lock,
-            operations=self._operations, reset=self._reset, trigger=self._triggered,
+            operations=self._operations, reset=self._reset, trigger=self._triggered, plus=False,
         )  # fmt: skip
         self._front = FrontPanel(self._scpi, self.name)
 
@@ -90,6 +90,7 @@ class TektronixAFG31000(GeneratorBox):
         yield Command(f"{source}:FUNCtion[:SHAPe]", self._put_function, lambda call: of(call).shown("played", call))
         yield setting(f"{source}:FREQuency[:FIXed]", "frequency", of)
         yield setting(f"{source}:PHASe[:ADJust]", "phase", of)
+        yield Command(f"{source}:PHASe:INITiate", lambda call: None)  # both channels have one clock here
         yield setting(f"{source}:BURSt:STATe", "burst", of, self._sources)
         yield setting(f"{source}:BURSt:MODE", "burst_mode", of)
         yield setting(f"{source}:BURSt:NCYCles", "cycles", of)

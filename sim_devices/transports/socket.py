@@ -24,7 +24,8 @@ class SocketServer:
     """Serves `box` to any number of clients.
 
     Args:
-        terminator: what ends a reply; a message ends with newline, and this in front of it is taken off.
+        terminator: what ends a reply; a message ends with newline, and this in front of it is taken off. None: that of the
+            box, newline if it has none.
         faults: of the box.
 
     Raises:
@@ -32,9 +33,10 @@ class SocketServer:
     """
 
     def __init__(
-        self, box: Box, host: str = "127.0.0.1", port: int = 0, terminator: bytes = b"\n", faults: Faults | None = None
+        self, box: Box, host: str = "127.0.0.1", port: int = 0, terminator: bytes | None = None, faults: Faults | None = None
     ) -> None:
-        self._box, self._terminator, self._faults = box, terminator, faults or Faults(box.name)
+        own: bytes = getattr(box, "terminator", b"\n")
+        self._box, self._terminator, self._faults = box, own if terminator is None else terminator, faults or Faults(box.name)
         self._listener = Listener(self._serve, host, port, f"socket {box.name}")
         self._faults.doors.append(self._listener)
 

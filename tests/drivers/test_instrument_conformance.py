@@ -12,24 +12,32 @@ from scripted_link import MessageLink
 
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
+from drivers.keysight_m8195a import KeysightM8195A
 from drivers.links.visa_link import VisaLink
+from drivers.red_pitaya import PitayaGenerator, PitayaScope
 from drivers.rigol_dg import RigolDG
 from drivers.rigol_scope import RigolScope
+from drivers.rohde_schwarz_rtb import RohdeSchwarzRTB
 from drivers.safe import SafeState, carry_out, conversation
 from drivers.siglent_sdg import SiglentSDG
 from drivers.siglent_sds import SiglentSDS
 from drivers.tektronix_afg31000 import TektronixAFG31000
+from drivers.tektronix_mso import TektronixMSO
 from hil.conformance import Knob, check_instrument
 from hil.errors import ContractError
 from sim_devices.instruments.generator_box import GeneratorBox
 from sim_devices.instruments.keysight_33600 import Keysight33600 as SimulatedKeysight33600
 from sim_devices.instruments.keysight_infiniivision import InfiniiVision as SimulatedInfiniiVision
+from sim_devices.instruments.keysight_m8195a import KeysightM8195A as SimulatedKeysightM8195A
+from sim_devices.instruments.red_pitaya import RedPitaya as SimulatedRedPitaya
 from sim_devices.instruments.rigol_dg import RigolDG as SimulatedRigolDG
 from sim_devices.instruments.rigol_scope import RigolScope as SimulatedRigolScope
+from sim_devices.instruments.rohde_schwarz_rtb import RohdeSchwarzRTB as SimulatedRohdeSchwarzRTB
 from sim_devices.instruments.scope_box import ScopeBox
 from sim_devices.instruments.siglent_sdg import SiglentSDG as SimulatedSiglentSDG
 from sim_devices.instruments.siglent_sds import SiglentSDS as SimulatedSiglentSDS
 from sim_devices.instruments.tektronix_afg31000 import TektronixAFG31000 as SimulatedTektronixAFG31000
+from sim_devices.instruments.tektronix_mso import TektronixMSO as SimulatedTektronixMSO
 from sim_devices.transports.hislip import HislipServer
 from sim_devices.transports.socket import SocketServer
 from sim_devices.transports.vxi11 import Vxi11Server
@@ -46,7 +54,7 @@ class Counting(MessageLink):
         self.link: Any = self
         if self._server is not None:
             self._server.start()
-            self.link = VisaLink(self._server.resource, backend="@py")
+            self.link = VisaLink(self._server.resource, backend="@py", terminator=getattr(box, "terminator", b"\n"))
             write = self.link.write
             self.link.write = lambda *parts: (self.sent.append(b""), write(*parts))[1]
 
@@ -58,8 +66,11 @@ class Counting(MessageLink):
 class Generator:
     """A generator: its sample rate, and its relays."""
 
-    def __init__(self, driver: Callable[..., Any], box: GeneratorBox, wire: str, least_hz: float = 1e6) -> None:
-        self.box, self.wire, self.least_hz = box, Counting(box, wire), least_hz
+    beyond_hz = 2e9
+
+    def __init__(self, driver: Callable[..., Any], box: Any, wire: str, least_hz: float = 1e6) -> None:
+        self.box: GeneratorBox = next(iter(getattr(box, "parts", (box,))))
+        self.wire, self.least_hz = Counting(box, wire), least_hz
         self.driver = driver(self.wire.link)
 
     def identify(self) -> object:
@@ -67,7 +78,7 @@ class Generator:
 
     def knobs(self) -> Sequence[Knob]:
         allowed = (self.least_hz, 5e7)
-        return [Knob("sample rate", self._prepare, self._rate_hz, allowed, (2e9, 0.0, math.nan))]
+        return [Knob("sample rate", self._prepare, self._rate_hz, allowed, (self.beyond_hz, 0.0, math.nan))]
 
     def _prepare(self, rate_hz: float) -> None:
         """Some have a rate only with a record."""
@@ -96,6 +107,15 @@ class Generator:
         self.wire.done()
 
 
+class Repeating(Generator):
+    """Each sample is sent many times."""
+
+    beyond_hz = 70e9
+
+    def _rate_hz(self) -> float:
+        return super()._rate_hz() / self.driver._times
+
+
 class Deaf(Generator):
     """The relay is welded: the driver can only say so."""
 
@@ -105,8 +125,10 @@ class Deaf(Generator):
 class Scope:
     """An oscilloscope drives nothing: its time axis."""
 
-    def __init__(self, driver: Callable[..., Any], box: ScopeBox, wire: str) -> None:
-        self.box, self.wire = box, Counting(box, wire)
+    def __init__(self, driver: Callable[..., Any], box: Any, wire: str, spans_s: tuple[float, ...] = (1e-5, 1e-3)) -> None:
+        self.spans_s = spans_s
+        self.box: ScopeBox = list(getattr(box, "parts", (box,)))[-1]
+        self.wire = Counting(box, wire)
         self.driver = driver(self.wire.link, range_v=0.8)
 
     def identify(self) -> object:
@@ -120,7 +142,7 @@ class Scope:
             window = self.box.window()
             return min(window.points, 1000) / window.rate_hz
 
-        return [Knob("time range", write, read, (1e-5, 1e-3), (1e-9, -1e-3))]
+        return [Knob("time range", write, read, self.spans_s, (1e-9, -1e-3))]
 
     def energise(self) -> bool:
         return False
@@ -178,6 +200,26 @@ def rigol(model: str, edge: int) -> Callable[[str], Scope]:
     return made
 
 
+def tektronix_mso(model: str) -> Callable[[str], Scope]:
+    return lambda wire: Scope(TektronixMSO, SimulatedTektronixMSO(model=model), wire, (8e-6, 8e-4))
+
+
+def rohde_schwarz_rtb(wire: str) -> Scope:
+    return Scope(RohdeSchwarzRTB, SimulatedRohdeSchwarzRTB(), wire)
+
+
+def keysight_m8195a(wire: str) -> Generator:
+    return Repeating(KeysightM8195A, SimulatedKeysightM8195A(), wire)
+
+
+def pitaya_outputs(wire: str) -> Generator:
+    return Generator(PitayaGenerator, SimulatedRedPitaya(), wire)
+
+
+def pitaya_inputs(wire: str) -> Scope:
+    return Scope(lambda link, range_v: PitayaScope(link, range_v=2.0), SimulatedRedPitaya(), wire, (8e-6, 8e-4))
+
+
 PAIRS: list[tuple[str, Callable[[str], Any], str]] = [  # instrument, frame, wire
     ("Keysight 33622A", keysight_33600, "memory"),
     ("Keysight 33622A", keysight_33600, "hislip"),
@@ -213,6 +255,22 @@ PAIRS: list[tuple[str, Callable[[str], Any], str]] = [  # instrument, frame, wir
     ("Rigol DHO804", rigol("DHO804", 2), "socket"),
     ("Rigol DHO804", rigol("DHO804", 2), "vxi11"),
     ("Rigol DHO802", rigol("DHO802", 0), "socket"),
+    ("Tektronix MSO54", tektronix_mso("MSO54"), "memory"),
+    ("Tektronix MSO54", tektronix_mso("MSO54"), "hislip"),
+    ("Tektronix MSO54", tektronix_mso("MSO54"), "socket"),
+    ("Tektronix MSO54", tektronix_mso("MSO54"), "vxi11"),
+    ("Tektronix MSO24", tektronix_mso("MSO24"), "hislip"),
+    ("R&S RTB2004", rohde_schwarz_rtb, "memory"),
+    ("R&S RTB2004", rohde_schwarz_rtb, "hislip"),
+    ("R&S RTB2004", rohde_schwarz_rtb, "socket"),
+    ("R&S RTB2004", rohde_schwarz_rtb, "vxi11"),
+    ("Keysight M8195A", keysight_m8195a, "memory"),
+    ("Keysight M8195A", keysight_m8195a, "hislip"),
+    ("Keysight M8195A", keysight_m8195a, "socket"),
+    ("Red Pitaya, outputs", pitaya_outputs, "memory"),
+    ("Red Pitaya, outputs", pitaya_outputs, "socket"),
+    ("Red Pitaya, inputs", pitaya_inputs, "memory"),
+    ("Red Pitaya, inputs", pitaya_inputs, "socket"),
 ]
 
 
@@ -226,13 +284,15 @@ def test_instrument(pair: Callable[[], Any]) -> None:
     assert check_instrument(pair).passed
 
 
-GENERATORS = [keysight_33600, keysight_33500, siglent_sdg2000x, siglent_sdg1000x, rigol_dg800, tektronix_afg31000]
+GENERATORS = [(frame, "hislip") for frame in (
+    keysight_33600, keysight_33500, siglent_sdg2000x, siglent_sdg1000x, rigol_dg800, tektronix_afg31000, keysight_m8195a,
+)] + [(pitaya_outputs, "socket")]  # fmt: skip
 
 
-@pytest.mark.parametrize("frame", GENERATORS)
-def test_a_wire_of_its_own_makes_the_output_safe(frame: Callable[[str], Generator]) -> None:
+@pytest.mark.parametrize(("frame", "wire"), GENERATORS)
+def test_a_wire_of_its_own_makes_the_output_safe(frame: Callable[[str], Generator], wire: str) -> None:
     """As the guardian does when the program that switched it on is dead."""
-    generator = frame("hislip")
+    generator = frame(wire)
     try:
         generator.driver.prepare(generator.least_hz)
         assert generator.energise()

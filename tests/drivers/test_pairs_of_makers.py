@@ -13,9 +13,11 @@ from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
 from drivers.rigol_dg import RigolDG
 from drivers.rigol_scope import RigolScope
+from drivers.rohde_schwarz_rtb import RohdeSchwarzRTB
 from drivers.siglent_sdg import SiglentSDG
 from drivers.siglent_sds import SiglentSDS
 from drivers.tektronix_afg31000 import TektronixAFG31000
+from drivers.tektronix_mso import TektronixMSO
 from drivers.waveform.device import Waveform, WaveformSettings
 from hil.errors import InstrumentError, MeasurementError, SwitchedOff
 from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire, assemble
@@ -37,6 +39,8 @@ Z_E: Side = (f"{SIM}rigol_scope:RigolScope", {}, RigolScope, {})
 Z: Side = (f"{SIM}rigol_scope:RigolScope", {"model": "DS1104Z", "trigger_channel": 4}, RigolScope, {"trigger_channel": 4})
 DHO: Side = (f"{SIM}rigol_scope:RigolScope", {"model": "DHO802"}, RigolScope, {})
 SDS: Side = (f"{SIM}siglent_sds:SiglentSDS", {}, SiglentSDS, {})
+MSO: Side = (f"{SIM}tektronix_mso:TektronixMSO", {}, TektronixMSO, {})
+RTB: Side = (f"{SIM}rohde_schwarz_rtb:RohdeSchwarzRTB", {}, RohdeSchwarzRTB, {})
 SCOPE: Side = (f"{SIM}keysight_infiniivision:InfiniiVision", {"adc_bits": 12}, InfiniiVision, {})
 
 PAIRS = [  # generator, oscilloscope, step of its words in V
@@ -47,7 +51,10 @@ PAIRS = [  # generator, oscilloscope, step of its words in V
     ("AFG31052, DHO802", AFG, DHO, TWELVE_V),
     ("33622A, DS1104Z triggered at channel 4", KEYSIGHT, Z, BYTE_V),
     ("33622A, SDS1104X HD", KEYSIGHT, SDS, TWELVE_V),
+    ("AFG31052, MSO54", AFG, MSO, 1.024 * TWELVE_V),
+    ("DG832, RTB2004", DG, RTB, 1.024 * RANGE_V / 2**10),
 ]
+RATES_HZ = {TektronixMSO: 12.5e6}  # of symbols, where 10 MHz is not in the middle of the ladder
 
 
 def opened(generator: Side, scope: Side, **settings: Any) -> tuple[Waveform, dict[str, Any]]:
@@ -57,7 +64,9 @@ def opened(generator: Side, scope: Side, **settings: Any) -> tuple[Waveform, dic
     made = assemble(VirtualBench(boxes, (wire,))).boxes
     drive = generator[2](MessageLink(made["awg"]), low_v=-DRIVE_V, high_v=DRIVE_V, **generator[3])
     read = scope[2](MessageLink(made["scope"]), range_v=RANGE_V, offset_v=0.18, **scope[3])
-    return Waveform(drive, read, WaveformSettings(symbol_rate_hz=10e6, **settings), provenance="twin"), dict(made)
+    return Waveform(
+        drive, read, WaveformSettings(symbol_rate_hz=RATES_HZ.get(scope[2], 10e6), **settings), provenance="twin"
+    ), dict(made)
 
 
 def volts(batch: int, width: int) -> torch.Tensor:

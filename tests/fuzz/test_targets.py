@@ -12,7 +12,7 @@ import pytest
 from fuzzing import TARGETS, Target
 from fuzzing.mutate import mutated
 
-INPUTS = 25
+INPUTS = 15
 
 
 @pytest.mark.parametrize("make", TARGETS, ids=lambda make: f"{make.__module__}.{make.__name__}")

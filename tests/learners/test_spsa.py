@@ -40,9 +40,9 @@ def test_the_mean_over_directions_is_the_gradient(perturbation: str) -> None:
         net, x(), LABEL, generator(0, 0, "step")
     )
     true = flat(net)
-    step(net, directions=2000, size=1e-2, perturbation=perturbation)
+    step(net, directions=1000, size=1e-2, perturbation=perturbation)
     found = flat(net)
-    assert torch.cosine_similarity(found, true, dim=0) > 0.97
+    assert torch.cosine_similarity(found, true, dim=0) > 0.95
     assert float(found.norm() / true.norm()) == pytest.approx(1, abs=0.15)
 
 

@@ -1,20 +1,26 @@
-"""Traps of the simulated Siglent and Rigol boxes, as the instruments have them."""
+"""Traps of the simulated boxes of several makers, as the instruments have them."""
 
 from __future__ import annotations
 
+import json
 import socket
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from sim_devices.instruments.keysight_m8195a import KeysightM8195A
+from sim_devices.instruments.red_pitaya import RedPitaya
 from sim_devices.instruments.rigol_scope import RigolScope
+from sim_devices.instruments.rohde_schwarz_rtb import RohdeSchwarzRTB
 from sim_devices.instruments.siglent_sdg import SiglentSDG
+from sim_devices.instruments.tektronix_mso import TektronixMSO
 from sim_devices.transports.framing import messages
 from sim_devices.transports.socket import SocketServer
 
 
-def said(box: SiglentSDG | RigolScope, *commands: str) -> str:
+def said(box: Any, *commands: str) -> str:
     """What the last of these is answered with."""
     reply = None
     for command in commands:
@@ -118,3 +124,59 @@ def test_memory_is_read_in_windows_and_in_stopped_state() -> None:
     assert (scope.execute(b":WAV:STOP 250000") or scope.execute(b":WAV:DATA?") or b"")[:11] == b"#9000250000"
     assert said(scope, ":WAV:MODE NORM", ":WAV:PRE?").split(",")[2] == "1200"
     assert said(scope, ":RUN", ":WAV:MODE RAW", ":WAV:DATA?") == ""
+
+
+def recorded(box: Any, *commands: str) -> bytes:
+    """What the last of these is answered with, when a record of four samples, 0.1 V apart, has come after the first ones."""
+    *before, last = commands
+    for command in before:
+        box.execute(command.encode())
+    window = box.window()
+    box.capture(window, {1: torch.arange(window.points) * 0.1})
+    return box.execute(last.encode()) or b""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "width", "kind"),
+    [("RIB", 2, ">i2"), ("SRI", 2, "<i2"), ("RPB", 2, ">u2"), ("SRP", 1, "u1"), ("RIB", 1, "i1")],
+)
+def test_curves_of_an_mso_are_coded_as_they_are_told(encoding: str, width: int, kind: str) -> None:
+    box = TektronixMSO()
+    setup = (":HEAD 0", ":VERB 0", ":ACQ:STOPA SEQ", ":ACQ:STATE RUN", ":DAT:STOP 4", f":DAT:ENC {encoding};:DAT:WID {width}")
+    reply = recorded(box, *setup, ":CURV?")
+    step, place, zero = (float(said(box, f":WFMO:{name}?")) for name in ("YMU", "YOF", "YZE"))
+    words = np.frombuffer(reply[3:], kind)
+    assert (words - place) * step + zero == pytest.approx([0.0, 0.1, 0.2, 0.3], abs=1.024 / 250)
+    assert said(box, ":WFMO:BYT_O?") == ("LSB" if encoding.startswith("S") else "MSB")
+
+
+def test_an_mso_answers_with_headers_until_it_is_told_and_its_events_wait_for_the_register() -> None:
+    box = TektronixMSO()
+    assert said(box, ":TRIG:A:MOD?") == ":TRIGGER:A:MODE AUTO"
+    assert said(box, ":VERB 0", ":ACQ:MOD?") == ":ACQ:MOD SAM"
+    assert said(box, "*RST", ":HEAD 0", ":ACQ:MOD?") == "SAM"
+    assert said(box, ":NEVER 1", "*CLS", ":CH9:SCA 1", ":ALLEV?") == '1,"No events to report"'
+    assert said(box, "*ESR?") == "+32"
+    assert said(box, ":ALLEV?") == '114,"Header suffix out of range;CH9:SCA"'
+
+
+def test_an_rtb_sends_text_until_it_is_told_and_words_from_the_left() -> None:
+    box = RohdeSchwarzRTB()
+    assert recorded(box, ":SING", ":CHAN1:DATA?").startswith(b"0.000000E+00,")
+    box.execute(b":FORM UINT,16")
+    first = (box.execute(b":CHAN1:DATA?") or b"")[7:11]
+    assert list(np.frombuffer(first, ">u2") & 0x3F) == [0, 0]  # ten bits; big-endian until FORMat:BORDer
+    assert said(box, ":FORM REAL;:FORM?") == "REAL,32"
+    assert "Settings conflict" in said(box, ":FORM UINT,12", ":SYST:ERR?")
+
+
+@pytest.mark.parametrize("kind", [TektronixMSO, RohdeSchwarzRTB, RedPitaya, KeysightM8195A])
+def test_a_snapshot_brings_a_box_back(kind: Any) -> None:
+    box, other = kind(), kind()
+    for command in (":HEAD 0", ":CH1:SCA 0.2", ":CHAN1:RANG 2", "SOUR1:VOLT 0.3", "ACQ:DEC 64", ":VOLT1 0.25"):
+        box.execute(command.encode())  # those that it knows
+    other.restore(json.loads(json.dumps(box.snapshot())))
+    assert other.snapshot() == box.snapshot()
+    assert box.snapshot() != kind().snapshot()
+    box.reboot()
+    assert not any(getattr(box, "on", lambda n: False)(n) for n in (1, 2))

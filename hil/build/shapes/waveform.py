@@ -27,6 +27,7 @@ from torch import Tensor
 
 from drivers.waveform.channels import Drive, Read
 from drivers.waveform.device import MemorySettings, Stats, Waveform, WaveformSettings
+from drivers.waveform.roles import parts, playing, taking
 from hil.build.auxiliaries import Table, auxiliary_names, ordered
 from hil.build.bench import (
     LINK_S,
@@ -265,13 +266,13 @@ class WaveformShape:
             served = None if described is None else opening.stack.enter_context(spawn(described))
         table = Table(opening, names, bench.roles, served)
         with blaming(f"{bench.place}: [node]"):
-            drive = [Drive(table.drivers[name], k) for name, k in channels(roles.drives, table.drivers)]
-            read = [Read(table.drivers[name], k) for name, k in channels(roles.reads, table.drivers)]
-            sync = next((Read(table.drivers[name], k) for name, k in channels(roles.syncs, table.drivers)), None)
+            drive = [Drive(playing(table.drivers[name]), k) for name, k in channels(roles.drives, table.drivers)]
+            read = [Read(taking(table.drivers[name]), k) for name, k in channels(roles.reads, table.drivers)]
+            sync = next((Read(taking(table.drivers[name]), k) for name, k in channels(roles.syncs, table.drivers)), None)
         auxiliaries = table.watched([name_of(one) for one in roles.drives])
         auxiliaries.start()
         origin = provenance_of(bench, table.found)
-        order = [table.drivers[name] for name in ordered(bench.roles, bench.safe.order)]
+        order = [part for name in ordered(bench.roles, bench.safe.order) for part in parts(table.drivers[name])]
         with blaming(f"{bench.place}: [waveform]"):
             waveform = Waveform(
                 drive, read, settings, origin, care=care, auxiliaries=auxiliaries, order=order, memory=bench.sequences,

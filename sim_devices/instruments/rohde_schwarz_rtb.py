@@ -1,0 +1,264 @@
+"""Simulated Rohde & Schwarz RTB2000 oscilloscope: four channels, edge trigger, records in text, floats or words.
+
+    ACQuire:STATe?              RUN, STOP, COMP (a single record is complete), BRE
+    STATus:OPERation:CONDition? bit 3: waits for a trigger, from the second question after SINGle on
+    CHANnel1:DATA?              ASC text; REAL,32; UINT,8 / 16 / 32: words from the left; all samples of the record
+    volts = word YINCrement + YORigin                 the range spans 10 divisions of 25 codes of a byte
+    rate = ACQuire:POINts / TIMebase:ACQTime          12 divisions of time
+
+Not simulated: measurements, math, digital channels, segments, automatic record length, peak detection.
+
+Source: R&S RTB2000 User Manual 1333.1611.02. When the wait bit rises is assumed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from sim_devices.instruments.hand import FrontPanel
+from sim_devices.instruments.parameters import Choice, Flag, Name, Number, Parameter
+from sim_devices.instruments.program_message import ScpiError
+from sim_devices.instruments.sampling import Sampling
+from sim_devices.instruments.scope_box import Model, ScopeBox
+from sim_devices.instruments.scope_record import Record
+from sim_devices.instruments.scpi import Call, Command, Scpi
+from sim_devices.instruments.settings import Settings, scaled, setting
+
+NR3 = ".3E"
+FINE = ".9E"
+ACROSS, DIVISIONS, CODES = 12, 10, 25  # of time; that the range spans; of a byte, a division
+WAITING, RUNNING = 1 << 3, 1 << 4
+MODELS = {"RTB2004": Model("RTB2004", 2.5e9, 20_000_000, 10), "RTB2002": Model("RTB2002", 2.5e9, 20_000_000, 10)}
+LENGTHS = (*(digit * 10**power for power in (4, 5, 6) for digit in (1, 2, 5)), 10_000_000, 20_000_000)
+SOURCES = ("CH1", "CH2", "CH3", "CH4")
+BITS = {"UINT": (8, 16, 32), "REAL": (32,), "ASC": (0,)}
+
+
+class RohdeSchwarzRTB(ScopeBox):
+    """A simulated scope of the RTB2000 series, as its manual describes it.
+
+    Args:
+        serial: serial number, with the part number in front of it.
+        model: one of MODELS.
+        lock: of the bench; boxes that are wired together share one.
+        adc_bits: 8 to 12 instead of the model's.
+        memory_samples: another memory.
+        pace: seconds of waiting per second of record for ``*OPC?``; 0 is ready at once.
+        auto_s: patience of trigger mode AUTO.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        serial: str = "1333.1005k04/SIM001",
+        *,
+        model: str = "RTB2004",
+        lock: threading.Condition | None = None,
+        adc_bits: int | None = None,
+        memory_samples: int | None = None,
+        pace: float = 0.0,
+        auto_s: float = 0.05,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(
+            serial, model, MODELS, Settings(_box()), {n: Settings(_channel(n)) for n in range(1, 5)}, lock=lock,
+            adc_bits=adc_bits, memory_samples=memory_samples, pace=pace, auto_s=auto_s, clock=clock,
+        )  # fmt: skip
+        self._arming = False  # the next condition does not say yet that it waits
+        self._scpi = Scpi(
+            self._table(), identity=("Rohde&Schwarz", self.data.identity, serial, "02.400"), lock=self._lock,
+            operations=self._operations, reset=self._reset, trigger=self._force, plus=False,
+        )  # fmt: skip
+        self._front = FrontPanel(self._scpi, self.name)
+
+    def _sampling(self) -> Sampling:
+        on = self.wanted()
+        halved = {1, 2} <= on or {3, 4} <= on
+        points = min(int(self._box.number("points")), self._points // (2 if halved else 1))
+        rate_hz = min(points / self._box.number("range"), self.data.clock_hz / (2 if halved else 1))
+        return Sampling(rate_hz, points, 1)
+
+    def _inverts(self, s: Settings) -> bool:
+        return s.text("polarity") == "INV"
+
+    def _span_v(self, s: Settings) -> float:
+        return s.number("range") / DIVISIONS * 256 / CODES
+
+    def _middle_v(self, s: Settings) -> float:
+        return s.number("offset") - s.number("place") * s.number("range") / DIVISIONS
+
+    # -- Data ---------------------------------------------------------------------------------------------------------
+
+    def _record(self, call: Call) -> Record:
+        call.none()
+        record = self._records.get(call.channel)
+        if record is None:
+            raise ScpiError(-230, "no waveform was acquired")
+        return record
+
+    def _volts(self, record: Record) -> np.ndarray:
+        return record.words * (record.range_v / 65536) + record.offset_v
+
+    def _data(self, call: Call) -> bytes:
+        record, form, bits = self._record(call), self._box.text("form"), int(self._box.number("bits"))
+        if form == "ASC":
+            return ",".join(f"{volts:.6E}" for volts in self._volts(record)).encode()
+        order = "<" if self._box.text("order") == "LSBF" else ">"
+        if form == "REAL":
+            data = self._volts(record).astype(f"{order}f4").tobytes()
+        else:
+            words = record.words.astype(np.int64) + 32768
+            data = (words << 16 if bits == 32 else words if bits == 16 else words >> 8).astype(f"{order}u{bits // 8}").tobytes()
+        return f"#{len(str(len(data)))}{len(data)}".encode() + data
+
+    def _header(self, call: Call) -> str:
+        record = self._record(call)
+        last_s = record.window.start_s + (len(record.words) - 1) / record.window.rate_hz
+        return f"{record.window.start_s:.9E},{last_s:.9E},{len(record.words)},1"
+
+    def _per_word(self, record: Record) -> float:
+        bits = int(self._box.number("bits")) if self._box.text("form") == "UINT" else 16
+        return record.range_v / float(1 << bits)
+
+    # -- Commands -----------------------------------------------------------------------------------------------------
+
+    def _table(self) -> Iterator[Command]:
+        def the_box(call: Call) -> Settings:
+            return self._box
+
+        def of(call: Call) -> Settings:
+            return self._channels[call.channel]
+
+        for pattern, name in (
+            ("TIMebase:ACQTime", "range"), ("TIMebase:RANGe", "range"), ("TIMebase:POSition", "position"),
+            ("TIMebase:REFerence", "at"), ("TRIGger:A:TYPE", "trigger"), ("TRIGger:A:EDGE:SLOPe", "slope"),
+            ("TRIGger:A:MODE", "sweep"), ("TRIGger:A:EDGE:COUPling", "edge_coupling"), ("ACQuire:TYPE", "kind"),
+            ("ACQuire:POINts:AUTomatic", "automatic"), ("ACQuire:AVERage:COUNt", "count"), ("FORMat:BORDer", "order"),
+        ):  # fmt: skip
+            yield setting(pattern, name, the_box, self._kind if name == "kind" else None)
+        for pattern, name in (
+            ("STATe", "display"), ("RANGe", "range"), ("OFFSet", "offset"), ("POSition", "place"), ("COUPling", "coupling"),
+            ("BANDwidth", "bandwidth"), ("POLarity", "polarity"), ("DATA:POINts", "part"), ("LABel", "label"), ("SKEW", "skew"),
+        ):  # fmt: skip
+            yield setting(f"CHANnel<4>:{pattern}", name, of)
+        yield setting("PROBe<4>:SETup:ATTenuation:MANual", "probe", of)
+        yield scaled("CHANnel<4>:SCALe", "range", of, DIVISIONS, FINE)
+        yield scaled("TIMebase:SCALe", "range", the_box, ACROSS, FINE)
+        yield Command("ACQuire:POINts[:VALue]", self._put_points, lambda call: f"{self._box.number('points'):.0f}")
+        yield Command("ACQuire:SRATe", get=lambda call: f"{self._sampling().rate_hz:{FINE}}")
+        yield Command("ACQuire:POINts:ARATe", get=lambda call: f"{self._sampling().rate_hz:{FINE}}")
+        yield Command("TRIGger:A:SOURce", self._put_source, lambda call: self._box.shown("edge", call))
+        yield Command("TRIGger:A:LEVel<5>", self._put_level, lambda call: f"{self._box.number(self._level(call)):{FINE}}")
+        yield Command("FORMat[:DATA]", self._put_form, lambda call: f"{self._box.text('form')},{self._box.number('bits'):.0f}")
+        yield Command("SINGle", self._single)
+        yield Command("RUN", lambda call: self._start(call, "running"))
+        yield Command("RUNContinuous", lambda call: self._start(call, "running"))
+        yield Command("RUNSingle", self._single)
+        yield Command("STOP", self._halt)
+        yield Command("ACQuire:STATe", self._put_state, self._state)
+        yield Command("STATus:OPERation:CONDition", get=self._condition)
+        yield Command("CHANnel<4>:DATA", get=self._data)
+        yield Command("CHANnel<4>:DATA:HEADer", get=self._header)
+        for name, of_record in (
+            ("XORigin", lambda record: record.window.start_s), ("XINCrement", lambda record: 1 / record.window.rate_hz),
+            ("YINCrement", self._per_word), ("YORigin", lambda record: record.offset_v - record.range_v / 2),
+        ):  # fmt: skip
+            yield Command(
+                f"CHANnel<4>:DATA:{name}",
+                get=lambda call, of_record=of_record: f"{of_record(self._record(call)):{FINE}}",  # type: ignore[misc]
+            )
+        yield Command("CHANnel<4>:DATA:YRESolution", get=lambda call: f"{self._bits}")
+
+    def _kind(self, call: Call) -> None:
+        self._box.change(type={"REFR": "NORM", "AVER": "AVER"}[self._box.text("kind")])
+
+    def _put_points(self, call: Call) -> None:
+        wanted = float(self._box.read("points", call.only()))
+        self._box.change(points=float(next((n for n in LENGTHS if n >= wanted), LENGTHS[-1])), automatic=False)
+
+    def _put_source(self, call: Call) -> None:
+        word = str(self._box.read("edge", call.only()))
+        self._box.change(edge=word, trigger_source="EXT" if word == "EXT" else f"CHAN{word[-1]}")
+
+    def _level(self, call: Call) -> str:
+        return "level_EXT" if call.channel == 5 else f"level_CHAN{call.channel}"
+
+    def _put_level(self, call: Call) -> None:
+        name = self._level(call)
+        self._box.change(**{name: self._box.read(name, call.only())})
+
+    def _put_form(self, call: Call) -> None:
+        form, *rest = call.take(1, 2)
+        word = str(self._box.read("form", form))
+        bits = float(self._box.read("bits", rest[0])) if rest else float(BITS[word][0])
+        if bits not in BITS[word]:
+            raise ScpiError(-221, f"{word},{bits:g}")
+        self._box.change(form=word, bits=bits)
+
+    def _single(self, call: Call) -> None:
+        self._arming = True
+        self._start(call, "single")
+
+    def _put_state(self, call: Call) -> None:
+        word = Choice(("RUN", "STOPping", "BREak"), "RUN").read(call.only())
+        if word == "RUN":
+            self._start(Call((), ()), "running")
+        else:
+            self._stop()
+
+    def _state(self, call: Call) -> str:
+        call.none()
+        mode = self._polled()
+        return "RUN" if mode != "stopped" else "COMP" if self._events["triggered"] else "BRE"
+
+    def _condition(self, call: Call) -> str:
+        call.none()
+        arming, self._arming = self._arming, False
+        mode = self._polled()
+        waiting = mode != "stopped" and not self._events["triggered"] and not arming
+        return f"{WAITING * waiting}"
+
+
+def _box() -> dict[str, Parameter]:
+    return {
+        "range": Number(ACROSS * 1e-9, ACROSS * 500, ACROSS * 1e-4, "S", style=FINE),
+        "position": Number(-500, 1e4, 0, "S", style=".12E"),
+        "reference": Choice(("CENTer",), "CENT"),
+        "at": Choice(("50",), "50"),
+        "trigger": Choice(("EDGE",), "EDGE"),
+        "edge": Choice((*SOURCES, "EXTernanalog", "LINE"), "CH1"),
+        "trigger_source": Choice(("CHANnel1", "CHANnel2", "CHANnel3", "CHANnel4", "EXT"), "CHAN1"),
+        "level_EXT": Number(-5, 5, 0, "V", style=FINE),
+        **{f"level_CHAN{n}": Number(-100, 100, 0, "V", style=FINE) for n in range(1, 5)},
+        "slope": Choice(("POSitive", "NEGative", "EITHer"), "POS"),
+        "edge_coupling": Choice(("DC", "AC", "HF"), "DC"),
+        "sweep": Choice(("AUTO", "NORMal"), "AUTO"),
+        "kind": Choice(("REFResh", "AVERage"), "REFR"),
+        "type": Choice(("NORMal", "AVERage"), "NORM"),
+        "count": Number(2, 100_000, 2, integer=True),
+        "automatic": Flag(True),
+        "points": Number(1, 20_000_000, 10_000, integer=True),
+        "form": Choice(("ASCii", "REAL", "UINTeger"), "ASC"),
+        "bits": Number(0, 32, 0, integer=True),
+        "order": Choice(("MSBFirst", "LSBFirst"), "MSBF"),
+    }
+
+
+def _channel(n: int) -> dict[str, Parameter]:
+    return {
+        "display": Flag(n == 1),
+        "range": Number(DIVISIONS * 1e-3, DIVISIONS * 10, DIVISIONS * 0.5, "V", style=FINE),
+        "offset": Number(-200, 200, 0, "V", style=FINE),
+        "place": Number(-5, 5, 0, style=NR3),
+        "coupling": Choice(("DCLimit", "ACLimit", "GND"), "DCL"),
+        "bandwidth": Choice(("FULL", "B20"), "FULL"),
+        "polarity": Choice(("NORMal", "INVerted"), "NORM"),
+        "probe": Number(1e-3, 1e4, 1, style=NR3),
+        "part": Choice(("DEFault", "MAXimum", "DMAXimum"), "DEF"),
+        "label": Name("", 8),
+        "skew": Number(-100e-9, 100e-9, 0, "S", style=NR3),
+    }
