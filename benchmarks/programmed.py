@@ -1,11 +1,15 @@
-"""Train what is programmed on a device: control voltages of a dopant network, conductances of a crossbar.
+"""Train what is programmed on a device: control voltages of a dopant network, heaters, a phase mask, conductances.
 
-    python benchmarks/programmed.py [--part dopants | crossbar] [--quick] [--record] [--only ARM ...]
+    python benchmarks/programmed.py [--part dopants | digits | crossbar] [--quick] [--record] [--tasks T ...] [--only ARM ...]
 
 dopants: XOR (experiments/dopant_xor.toml) and a ring (experiments/dopant_ring.toml), on several specimens of the twin, each
 with a seed of its own; of every run the epoch is chosen on the validation split, and the test split is read once. "differences"
-is SPSA with perturbation = "each". "pat, voltages stay" trains the host's weights alone, with the voltages that the others
-begin with. Passes are node evaluations, writes are channels that were programmed.
+is SPSA with perturbation = "each". "genetic, twin first" judges the first three quarters of its generations by the twin. "adfa
+and spsa" trains the host by the one rule and the voltages by the other; beside it stands each part alone. "pat, voltages stay"
+trains the host's weights alone, with the voltages that the others begin with. Passes are node evaluations, writes are channels
+that were programmed.
+
+digits: through microrings and a phase mask, trained as their files say, beside the host's weights alone.
 
 crossbar: digits through 1,024 memristors whose writes scatter by 3 % of their range, or by 10 %, and which drift, by PAT
 (experiments/digits_crossbar_pat.toml) and by aDFA around conductances that were written once (digits_crossbar_adfa.toml).
@@ -36,9 +40,18 @@ STAYS = ("params.lr=1e-12",)  # of the optimiser's group: the voltages it begins
 LOSSES = ("learner={use='spsa',directions=8,size=0.1}",)
 DIFFERENCES = ("learner={use='spsa',perturbation='each',size=0.05}",)
 SLOPES = ("learner={use='pat'}",)
+GENERATIONS = "learner={{use='genetic',population=64,elites=4,reach=2.0,on_twin={}}}"
+GENES = ("optimizer={use='SGD',lr=1.0}", "train.batch=48", "train.epochs=20")  # 100 generations
+NODES = ("learner={use='node_perturbation',directions=8,size=0.1}", "train.batch=16")
+BOTH = ("learner={use='host_and_device',host={use='adfa'},device={use='spsa',directions=8,size=0.1}}",)
+HOST_STAYS = ("optimizer.lr=1e-12", "params.lr=0.05")
 VOLTAGES: dict[str, Sequence[str]] = {
     "pat": SLOPES, "pat, voltages stay": (*SLOPES, *STAYS), "spsa": LOSSES, "differences": DIFFERENCES,
+    "genetic": (GENERATIONS.format(0), *GENES), "genetic, twin first": (GENERATIONS.format(75), *GENES),
+    "node perturbation": NODES, "adfa and spsa": BOTH, "adfa, voltages stay": (*BOTH, *STAYS),
+    "spsa, host stays": (*BOTH, *HOST_STAYS),
 }  # fmt: skip
+FILES: dict[str, Sequence[str]] = {"as its file says": (), "what is programmed stays": STAYS}
 VERIFIED, ROUGH = ("params.tolerance=0.01", "params.tries=10"), ("device.noise=0.1",)
 CONDUCTANCES: dict[str, Sequence[str]] = {
     "exact": ("device.noise=0.0", "device.drift=0.0"),
@@ -49,10 +62,14 @@ CONDUCTANCES: dict[str, Sequence[str]] = {
     "3 %, conductances stay": ("params.lr=0",),
 }
 Arms = dict[str, Sequence[str]]
-PARTS: dict[str, dict[str, tuple[Path, int, Arms]]] = {  # tasks: file, epochs, arms
+PARTS: dict[str, dict[str, tuple[Path, int | None, Arms]]] = {  # tasks: file, epochs unless it or the arm says so, arms
     "dopants": {
         "xor": (FOLDER / "dopant_xor.toml", 60, VOLTAGES),
         "ring": (FOLDER / "dopant_ring.toml", 60, VOLTAGES),
+    },
+    "digits": {
+        "microrings": (FOLDER / "digits_microring.toml", None, FILES),
+        "phase mask": (FOLDER / "digits_phase_mask.toml", None, FILES),
     },
     "crossbar": {
         "pat": (FOLDER / "digits_crossbar_pat.toml", 15, CONDUCTANCES),
@@ -61,6 +78,7 @@ PARTS: dict[str, dict[str, tuple[Path, int, Arms]]] = {  # tasks: file, epochs, 
 }
 TITLES = {
     "dopants": "What is programmed is trained: control voltages of a dopant network",
+    "digits": "What is programmed is trained: microrings and a phase mask",
     "crossbar": "What is programmed is trained: conductances of a crossbar, with and without verified writes",
 }
 
@@ -85,10 +103,11 @@ class Found(NamedTuple):
     missed: int
 
 
-def run(file: Path, arm: Sequence[str], specimen: int, epochs: int) -> Found:
-    more = (f"device.specimen={specimen}", f"seed={specimen}", f"train.epochs={epochs}", "train.threads=1")
+def run(file: Path, arm: Sequence[str], specimen: int, epochs: int | None, quick: bool) -> Found:
+    more = (f"device.specimen={specimen}", f"seed={specimen}", "train.threads=1", *["train.epochs=3"] * quick)
     under = [f"device.base.specimen={specimen}"] if "crossbar" in file.name else []
-    with built(read_experiment(file, [*arm, *more, *under])) as made:
+    long = [] if epochs is None else [f"train.epochs={epochs}"]
+    with built(read_experiment(file, [*long, *arm, *more, *under])) as made:
         training = made.training
         for _ in train(training):
             pass
@@ -138,6 +157,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write the table into RESULTS.md")
     parser.add_argument("--part", default="dopants", choices=list(PARTS))
     parser.add_argument("--only", nargs="*", help="these arms")
+    parser.add_argument("--tasks", nargs="*", help="these tasks")
     parser.add_argument("--specimens", type=int, default=3, help="how many")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -146,12 +166,14 @@ def main() -> None:
         "| task | arm | accuracy, mean ± std; worst | passes | writes | read back | missed |", "|---|---|---|---|---|---|---|"
     ]  # fmt: skip
     for task, (file, epochs, arms) in PARTS[given.part].items():
+        if given.tasks and task not in given.tasks:
+            continue
         for arm in arms:
             if given.only and arm not in given.only:
                 continue
             found = []
             for specimen in range(specimens):
-                found.append(run(file, arms[arm], specimen, 3 if given.quick else epochs))
+                found.append(run(file, arms[arm], specimen, epochs, given.quick))
                 print(f"{task}, {arm}, specimen {specimen}: {found[-1]}", flush=True)
             lines.append(line_of(task, arm, found))
     if given.part == "crossbar" and (not given.only or "moved" in given.only):

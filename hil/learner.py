@@ -22,7 +22,8 @@ opened: `fits(task, length)`, the length of a sequence in steps. `nodes` says wh
 for analog nodes whose state lasts.
 
 What is programmed on a device stands among the parameters of the network, as the weights of the synapses do. A learner whose
-class says `programs` trains it: "losses", from losses at other parameters; "model", by a model (drive, levels) -> reading.
+class says `programs` trains it: "losses", from losses at other parameters; "model", by a model (drive, levels) -> reading. Its
+settings may say it in place of the class.
 """
 
 from __future__ import annotations
@@ -48,6 +49,17 @@ def drives(rule: Any, options: Any) -> Nodes:
     """
     timed = hasattr(options, "time_steps") or hasattr(options, "forward_steps")
     found: Nodes = getattr(rule, "nodes", "spiking" if timed else "static")
+    return found
+
+
+def programs(rule: Any, options: Any) -> Programs | None:
+    """Return by what a rule trains what is programmed on a device; None: it does not.
+
+    Args:
+        rule: its class.
+        options: its settings.
+    """
+    found: Programs | None = getattr(options, "programs", None) or getattr(rule, "programs", None)
     return found
 
 

@@ -110,8 +110,15 @@ class Loss:
     def _each(self, scores: Tensor, label: Tensor) -> Tensor:
         """(batch,): the loss of each example, all classes alike."""
         if self.name == "mse":
-            return 0.5 * (scores - functional.one_hot(label, scores.shape[1])).square().sum(1)
+            wanted = label if label.is_floating_point() else functional.one_hot(label, scores.shape[1])
+            return 0.5 * (scores - wanted).square().sum(1)
         return functional.cross_entropy(scores, label, reduction="none")
+
+    def each(self, scores: Tensor, label: Tensor) -> Tensor:
+        """(batch,): the loss of each example, whose mean is that of the batch."""
+        if self.function is not None:
+            return torch.stack([self.of(scores[n : n + 1], label[n : n + 1]) for n in range(len(label))])
+        return self._each(scores, label) * (self._weight(scores, label) if self.weights else 1.0)
 
     def _differentiated(self, scores: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
@@ -136,8 +143,7 @@ class Loss:
         if self.weights:
             return (self._each(scores, label) * self._weight(scores, label)).sum() / len(label)
         if self.name == "mse":
-            wanted = label if label.is_floating_point() else functional.one_hot(label, scores.shape[1]).to(scores.dtype)
-            return 0.5 * (scores - wanted).square().sum() / len(label)
+            return self._each(scores, label).sum() / len(label)
         return functional.cross_entropy(scores, label)
 
 

@@ -186,10 +186,12 @@ class Scattering(nn.Module):
             light = ((phase / 2).cos().square() * self.illumination.to(gray).square()) @ self.image.to(gray).T
         else:
             i, q = phase.cos() * self.illumination.to(gray), phase.sin() * self.illumination.to(gray)
-            real, imaginary = self.real.to(gray).T, self.imaginary.to(gray).T
-            light = SPECKLE * ((i @ real - q @ imaginary).square() + (i @ imaginary + q @ real).square())
-        seen = (laser * light + LAMP * lamp) * self.sensitivity.to(gray)
-        return self.full_well * exposure * (seen + self.dark.to(gray))
+            light = speckle(i, q, self.real.to(gray), self.imaginary.to(gray))
+        return self._exposed(laser * light + LAMP * lamp, exposure)
+
+    def _exposed(self, light: Tensor, exposure: float) -> Tensor:
+        """Light on the pixels (..., M) -> electrons."""
+        return self.full_well * exposure * (light * self.sensitivity.to(light) + self.dark.to(light))
 
     def _counts(self, electrons: Tensor) -> Tensor:
         return (self.offset.to(electrons) + SCALE / self.full_well * electrons).clamp(0, TOP)
@@ -206,11 +208,20 @@ class Scattering(nn.Module):
         """(batch, K) gray levels -> (batch, M) counts, a frame each."""
         gray = x.round() if self.quantised else x
         electrons = self._electrons(gray, AS_IT_STANDS if params is None else params.tolist())
+        return self._seen(electrons, rng), state
+
+    def _seen(self, electrons: Tensor, rng: torch.Generator) -> Tensor:
+        """Electrons -> counts of one frame, with the noise of the camera."""
         if self.noise:
-            normal = torch.randn(electrons.shape, generator=rng, device=x.device, dtype=x.dtype)
-            electrons = electrons + self.noise * (electrons + self.read_electrons**2).sqrt() * normal
+            normal = torch.randn(electrons.shape, generator=rng, device=electrons.device, dtype=electrons.dtype)
+            electrons = electrons + self.noise * (electrons + self.read_electrons**2).clamp(min=0).sqrt() * normal
         counts = self._counts(electrons)
-        return (counts.round() if self.quantised else counts), state
+        return counts.round() if self.quantised else counts
+
+
+def speckle(i: Tensor, q: Tensor, real: Tensor, imaginary: Tensor) -> Tensor:
+    """Field (..., K) in front of a medium (M, K) -> light (..., M) behind it, both as real and imaginary parts."""
+    return SPECKLE * ((i @ real.T - q @ imaginary.T).square() + (i @ imaginary.T + q @ real.T).square())
 
 
 def _grid(side: int) -> tuple[Tensor, Tensor]:

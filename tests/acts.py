@@ -1,4 +1,4 @@
-"""A process that dies at a chosen state of the files of its run folder."""
+"""A process that dies at a chosen state of the files of its run folder, or of what it programs on a simulated node."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from small import Command
+from torch import Tensor
 
+from sim_devices.simulated import Simulated
+
+PROGRAM = "program"
 Kill = tuple[str, int]  # an act's kind, and which of them
 
 
@@ -21,6 +25,9 @@ class Acts:
 
     What is durable before an act is what was durable after the one before, so to die before each of them, and half way through
     each write, is to die in every state that the files ever have.
+
+    Each level programmed on a simulated node is an act too, PROGRAM, and is held against the range and the step of its port,
+    from rest on: where a process that died left its node, the next one finds it safe.
 
     Args:
         told: gets a line for each act, its kind: what, and the name of the file, N for its numbers.
@@ -33,6 +40,7 @@ class Acts:
         for name in ("open", "fsync", "fdatasync", "ftruncate", "truncate", "replace", "unlink"):
             setattr(os, name, self._watched(name, getattr(os, name)))
         os.write = self._halved
+        Simulated.program = self._programmed(Simulated.program)  # type: ignore[method-assign]
 
     def _watched(self, name: str, act: Callable[..., Any]) -> Callable[..., Any]:
         def watched(of: Any, *more: Any, **named: Any) -> Any:
@@ -53,7 +61,23 @@ class Acts:
         path = Path(os.readlink(f"/proc/self/fd/{of}") if isinstance(of, int) else of)
         if not any((place / "run.lock").exists() for place in path.parents[:2]):
             return
-        kind = f"{what} {re.sub('[0-9]+', 'N', path.name)}"
+        self._at(f"{what} {re.sub('[0-9]+', 'N', path.name)}", last)
+
+    def _programmed(self, program: Callable[[Simulated, Tensor], None]) -> Callable[[Simulated, Tensor], None]:
+        held: dict[int, Tensor] = {}
+
+        def watched(node: Simulated, params: Tensor) -> None:
+            self._at(PROGRAM, lambda: None)
+            port = node.spec.params
+            assert port is not None
+            way = port.check(params) - held.get(id(node), port.resting())
+            assert float(way.abs().max()) <= (port.max_step or float("inf")) * (1 + 1e-6), way
+            program(node, params)
+            held[id(node)] = params.clone()
+
+        return watched
+
+    def _at(self, kind: str, last: Callable[[], object]) -> None:
         self._write(self._told, f"{kind}\n".encode())
         if self._kill_at is None or kind != self._kill_at[0]:
             return

@@ -31,7 +31,7 @@ from calibration.step import Estimate, Problem, Step
 from hil.seeding import generator
 
 CROSSTALK = "crosstalk"
-REACHES = (0.15, 0.5, 0.9)
+REACHES = {0.15: 4, 0.5: 8, 0.9: 12}  # of the steps, and the rounds of the fit that each begins
 JITTER = 0.1
 MOST_CHI2 = 1.5
 MOST_SIGMA = 0.02  # of a heater's own slope
@@ -53,14 +53,14 @@ def crosstalk(subject: Subject, found: Found) -> Step:
     design, rng = hadamard(layout.heaters), generator(subject.seed, 0, "crosstalk")
     zeros = torch.zeros(layout.heaters, dtype=torch.float64)
     model = MeshModel(layout, before["phase"] - slope * base, torch.diag(slope), zeros, zeros.view(-1, 2), lit.full_v)
-    share, powers, sigma = (before[name] for name in ("share", "powers", "sigma"))
-    for reach in REACHES:
+    share, powers, sigma = (before[name][:0] for name in ("share", "powers", "sigma"))  # its small steps tell little more
+    for reach, rounds in REACHES.items():
         point = (base + JITTER * (torch.rand(len(base), generator=rng, dtype=torch.float64) - 0.5)).clamp(0.02, 0.98)
         more = torch.where(design > 0, point + reach * (1 - point), point - reach * point)
         measured = lit.powers(more)
         share, powers, sigma = torch.cat([share, more]), torch.cat([powers, measured[0]]), torch.cat([sigma, measured[1]])
-        model = fit(model, share, powers, sigma)
-    return _told(lit, assessed(model, share, powers, sigma), {"share": share, "powers": powers, "sigma": sigma})
+        model = fit(model, share, powers, sigma, rounds)
+    return _told(lit, assessed(model, share, powers, sigma, rng), {"share": share, "powers": powers, "sigma": sigma})
 
 
 def model_of(found: Found, full_v: float) -> MeshModel:

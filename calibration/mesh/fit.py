@@ -4,24 +4,37 @@
     U       = mesh( phases, couplers )          calibration/mesh/clements.py
     min  sum over settings, probes, photodiodes  ( y - |U x|^2 )^2 / sigma^2  +  priors
 
-C in rad for a heater at its full voltage alone, q the curvature of self-heating. Levenberg-Marquardt: with J_r, the slopes of
-a setting's powers in its phases, the normal equations of (offset, C) are sum_r (J_r'J_r) kron (1, p_r)(1, p_r)', bordered by
-those of q and of the couplers. Priors, normal: C_kj is 0 +- 0.1 of the heater's own phase for k != j, q is 0 +- 0.1, a coupler
-even +- 0.03 rad; they hold what light does not tell, and count in the stated sigmas.
+C in rad for a heater at its full voltage alone, q the curvature of self-heating. Priors, normal: C_kj is 0 +- 0.1 of the
+heater's own phase for k != j, q is 0 +- 0.1, a coupler even +- 0.03 rad; they hold what light does not tell, and count in the
+stated sigmas.
+
+Levenberg-Marquardt. K (K + 3) unknowns are too many for a matrix of normal equations (16 modes: 27 GB), but what it does to a
+step needs only N_r, the K x K equations of each setting: with d_r = (1, p_r),
+
+    H = sum_r N_r kron d_r d_r'        bordered by q and the couplers; solved by conjugate gradients, preconditioned by
+    P = ( sum_r N_r ) kron ( sum_r d_r d_r' ) / R        what H would be with N_r the same for all settings
+
+Uncertainties are those of draws x = H^-1 z with z ~ N(0, H), made as noise of the powers; v_kj = <x_kj^2> is taken as a_k b_j,
+and on the diagonal, where there is no prior, as that times a common factor, so that few draws tell.
+
+Source of the uncertainties: Papandreou & Yuille, NIPS 23 (2010), samples of a Gaussian by perturbing its data.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from calibration.mesh.clements import MeshLayout, unitary
-from calibration.mesh.phase_reading import misfit, normal_equations, powers, probes
+from calibration.mesh.phase_reading import Equations, misfit, normal_equations, powers, probes
 
 CROSS_SHARE, CURVATURE, COUPLER_RAD = 0.1, 0.1, 0.03
+TOLERANCE, MOST_ITERATIONS, LEAST_DAMPING = 1e-2, 200, 1e-5  # of conjugate gradients
+DRAWS = 16
 WORST_CONDITION = 1e4  # beyond it the inverse of C is damped
 
 
@@ -124,31 +137,40 @@ def fit(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, rounds
     """
     damping, cost = 1e-3, _cost(model, share, measured, sigma)
     for _ in range(rounds):
-        normal, slope = _equations(model, share, measured, sigma)
+        equations, pull = _linear(model, share, measured, sigma)
         while True:
-            factor, failed = torch.linalg.cholesky_ex(normal + torch.diag(damping * normal.diagonal()))
-            tried = model if int(failed) else _moved(model, torch.cholesky_solve(slope[:, None], factor)[:, 0])
-            now = math.inf if int(failed) else _cost(tried, share, measured, sigma)
+            tried = _moved(model, equations.solved(pull, damping)[:, 0])
+            now = _cost(tried, share, measured, sigma)
             if now <= cost or damping > 1e6:
                 break
             damping *= 10
         if not now <= cost:
             break
-        gained, model, cost, damping = cost - now, tried, now, damping / 10
+        gained, model, cost, damping = cost - now, tried, now, max(damping / 10, LEAST_DAMPING)
         if gained < 1e-3 * cost:
             break
     return model
 
 
-def assessed(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor) -> Fitted:
-    """Return the model with the uncertainties of the fit."""
-    normal, _ = _equations(model, share, measured, sigma)
+def assessed(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, rng: torch.Generator) -> Fitted:
+    """Return the model with the uncertainties of the fit; `rng` draws the noise that they are found by."""
     k = model.layout.heaters
-    factor, _ = torch.linalg.cholesky_ex(normal + 1e-12 * torch.diag(normal.diagonal()))
-    spread = torch.cholesky_inverse(factor).diagonal()[: k * (k + 1)].clamp(min=0).sqrt().view(k, k + 1)
+    equations, pulls = _linear(model, share, measured, sigma, DRAWS, rng)
+    drawn = pulls[:, 1:] + (equations.prior.sqrt()[:, None]) * torch.randn(len(pulls), DRAWS, generator=rng, dtype=pulls.dtype)
+    found = equations.solved(drawn, 0.0)[: k * (k + 1)].square().mean(1).view(k, k + 1)
     unknowns = min(k * (k + 3), measured.numel() - 1)
     chi2 = float(misfit(model.layout, probes(model.layout.modes), measured, sigma, model.phases(share), model.couplers).sum())
-    return Fitted(model, spread[:, 1:], spread[:, 0], chi2 / (measured.numel() - unknowns))
+    return Fitted(model, _smoothed(found[:, 1:]).sqrt(), found[:, 0].sqrt(), chi2 / (measured.numel() - unknowns))
+
+
+def _smoothed(found: Tensor) -> Tensor:
+    """Variances (K, K) of draws as a_k b_j, and on the diagonal as c a_k b_k."""
+    k = len(found)
+    off = ~torch.eye(k, dtype=torch.bool)
+    rows = (found * off).sum(1) / (k - 1)
+    columns = (found * off).sum(0) / (k - 1)
+    whole = rows[:, None] * columns / (found * off).sum().mul(1 / (k * (k - 1)))
+    return torch.where(off, whole, whole * (found.diagonal().sum() / whole.diagonal().sum()))
 
 
 def _priors(model: MeshModel) -> tuple[Tensor, Tensor]:
@@ -170,25 +192,116 @@ def _cost(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor) -> f
     return float(apart + (weight * values**2).sum())
 
 
-def _equations(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """J'J and J'r of (offset and C row by row, q, couplers), priors included."""
-    k, light = model.layout.heaters, probes(model.layout.modes)
-    phases = model.phases(share)
-    normal, slope, border, edge, far = normal_equations(model.layout, light, measured, sigma, phases, model.couplers)
+@dataclass(frozen=True, slots=True)
+class _Linear:
+    """H of (offset and C row by row, q, couplers), as what it does to vectors (n, S), S side by side.
+
+    Args:
+        found: the equations of every setting.
+        drive: d_r, (R, K + 1).
+        square: s_r^2, (R, K).
+        matrix: C.
+        prior: weight of every unknown, (n,).
+    """
+
+    found: Equations
+    drive: Tensor
+    square: Tensor
+    matrix: Tensor
+    prior: Tensor
+
+    def pulled(self, by_phase: Tensor, by_coupler: Tensor) -> Tensor:
+        """Gradients of phases (R, K, S) and couplers (K, S) -> of the unknowns (n, S)."""
+        k = len(self.matrix)
+        flat = by_phase.transpose(0, 1).reshape(k, len(self.drive), -1)
+        main = torch.einsum("krs,rj->kjs", flat, self.drive).reshape(k * (k + 1), -1)
+        curved = torch.einsum("rj,rjs->js", self.square, self.matrix.T @ by_phase)
+        return torch.cat([main, curved, by_coupler])
+
+    def times(self, v: Tensor) -> Tensor:
+        """(n, S) -> H v (n, S)."""
+        k, found = len(self.matrix), self.found
+        main, curvature, couplers = torch.split(v, [k * (k + 1), k, k])
+        phase = torch.einsum("kjs,rj->rks", main.view(k, k + 1, -1), self.drive)
+        phase = phase + self.matrix @ (self.square[..., None] * curvature)
+        small = phase.to(found.normal)
+        turned = found.normal @ small + found.border @ couplers.to(small)
+        back = (found.border.mT @ small).sum(0).to(v) + found.edge @ couplers
+        return self.pulled(turned.to(v), back) + self.prior[:, None] * v
+
+    def solved(self, b: Tensor, damping: float) -> Tensor:
+        """(H + damping diag H)^-1 b, (n, S), to TOLERANCE of each b."""
+        held, near = damping * self._diagonal()[:, None], self._preconditioner(damping)
+        x, r = torch.zeros_like(b), b.clone()
+        z = near(r)
+        p, size, least = z.clone(), (r * z).sum(0), TOLERANCE * b.norm(dim=0)
+        for _ in range(MOST_ITERATIONS):
+            if bool((r.norm(dim=0) <= least).all()):
+                break
+            turned = self.times(p) + held * p
+            step = size / (p * turned).sum(0).clamp(min=1e-300)
+            x, r = x + step * p, r - step * turned
+            z = near(r)
+            before, size = size, (r * z).sum(0)
+            p = z + size / before.clamp(min=1e-300) * p
+        return x
+
+    def _diagonal(self) -> Tensor:
+        own = self.found.normal.diagonal(dim1=1, dim2=2).to(self.drive)
+        main = (own.T @ self.drive.square()).reshape(-1)
+        curved = (own * (self.square * self.matrix.diagonal()).square()).sum(0)
+        return torch.cat([main, curved, self.found.edge.diagonal()]) + self.prior
+
+    def _preconditioner(self, damping: float) -> Callable[[Tensor], Tensor]:
+        """P^-1, with q and the couplers: what of s^2 is linear in d, and what couplers do, is taken up by C and offset."""
+        k, own = len(self.matrix), self.drive.dtype
+        size, middle, prior = k * (k + 1), self.drive.mean(0), self.prior
+        drives = self.drive.T @ self.drive / len(self.drive)
+        phases, border = self.found.normal.sum(0, dtype=own), self.found.border.sum(0, dtype=own)
+        by_phase, by_drive = (
+            _factor(phases, damping, prior[:size].max() / drives.diagonal().mean()),
+            _factor(drives, damping, 0.0),
+        )
+        lifted = torch.cholesky_solve(border, by_phase)
+        edge = _factor(self.found.edge + torch.diag(prior[-k:]) - border.T @ lifted, damping, 0.0)
+        linear = torch.cholesky_solve(self.drive.T @ self.square / len(self.drive), by_drive)  # (K + 1, K)
+        bent = (self.square - self.drive @ linear).square().mean(0)
+        curved = bent * ((self.matrix.T @ phases) * self.matrix.T).sum(1) * (1 + damping) + prior[size:-k]
+
+        def near(v: Tensor) -> Tensor:
+            pull = v[:size].view(k, k + 1, -1)
+            curvature = (v[size:-k] - torch.einsum("ki,kjs,ji->is", self.matrix, pull, linear)) / curved[:, None]
+            main = torch.cholesky_solve(pull.reshape(k, -1), by_phase).view(k, k + 1, -1).transpose(0, 1)
+            main = torch.cholesky_solve(main.reshape(k + 1, -1), by_drive).view(k + 1, k, -1).transpose(0, 1)
+            couplers = torch.cholesky_solve(v[-k:] - border.T @ torch.einsum("kjs,j->ks", main, middle), edge)
+            main = main - torch.einsum("ki,is,ji->kjs", self.matrix, curvature, linear)
+            main[:, 0] -= lifted @ couplers
+            return torch.cat([main.reshape(size, -1), curvature, couplers])
+
+        return near
+
+
+def _factor(matrix: Tensor, damping: float, extra: float | Tensor) -> Tensor:
+    """Cholesky factor of a positive matrix, damped, and a little more so that rounding leaves it one."""
+    own = matrix.diagonal()
+    factor: Tensor = torch.linalg.cholesky(matrix + torch.diag((damping + 1e-6) * own + extra + 1e-9 * own.mean()))
+    return factor
+
+
+def _linear(
+    model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, draws: int = 0, rng: torch.Generator | None = None
+) -> tuple[_Linear, Tensor]:
+    """H, and what pulls the unknowns (n, 1 + draws): the residuals and priors, and draws of noise, without priors."""
+    light, phases = probes(model.layout.modes), model.phases(share)
+    found = normal_equations(
+        model.layout, light, measured, sigma, phases, model.couplers, precision=torch.float32, draws=draws, rng=rng
+    )
     drive = torch.cat([torch.ones(len(share), 1, dtype=share.dtype), model.heat(share)], 1)
-    inner = (normal.flatten(1).T @ (drive[:, :, None] * drive[:, None, :]).flatten(1)).view(k, k, k + 1, k + 1)
-    inner = inner.permute(0, 2, 1, 3).reshape(k * (k + 1), -1)
-    curl = model.matrix * share[:, None, :] ** 2  # (R, K, K): dphase / dq
-    outer = torch.cat([normal @ curl, border], 2)  # (R, K, 2 K)
-    side = (outer.permute(1, 2, 0).reshape(-1, len(share)) @ drive).view(k, 2 * k, k + 1).mT.reshape(k * (k + 1), 2 * k)
-    corner = torch.cat([
-        torch.cat([(curl.mT @ normal @ curl).sum(0), (curl.mT @ border).sum(0)], 1),
-        torch.cat([(border.mT @ curl).sum(0), edge.sum(0)], 1),
-    ])  # fmt: skip
-    whole = torch.cat([torch.cat([inner, side], 1), torch.cat([side.T, corner], 1)])
-    pull = torch.cat([(slope.T @ drive).reshape(-1), (curl.mT @ slope[..., None]).sum(0)[:, 0], far.sum(0)])
     weight, values = _priors(model)
-    return whole + torch.diag(weight + 1e-9), pull - weight * values
+    linear = _Linear(found, drive, share.square(), model.matrix, weight)
+    pull = linear.pulled(found.slope, found.far)
+    pull[:, 0] -= weight * values
+    return linear, pull
 
 
 def _moved(model: MeshModel, step: Tensor) -> MeshModel:

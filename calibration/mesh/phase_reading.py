@@ -17,6 +17,7 @@ couplers as given. They show in how phases follow the heaters over many settings
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from calibration.mesh.clements import MeshLayout, derivatives, unitary
 
 TRUST_RAD = 0.7  # longest step of a phase in one iteration
 CHUNK = 1 << 22  # elements of a Jacobian held at a time
+TOGETHER = 1 << 22  # elements of the equations of settings that are read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,11 @@ class Phases:
 
     Args:
         values, sigma: (R, K), rad.
-        strain: (R,), by how many rad the phases of a setting move for a coupler error of 1 rad, rms.
         chi2: (R,), reduced.
     """
 
     values: Tensor
     sigma: Tensor
-    strain: Tensor
     chi2: Tensor
 
 
@@ -89,24 +89,28 @@ def read(layout: MeshLayout, measured: Tensor, sigma: Tensor, start: Tensor, cou
         couplers: (K / 2, 2), rad.
         rounds: steps at most.
     """
+    count = max(1, TOGETHER // layout.heaters**2)
+    if len(start) > count:
+        pieces = zip(torch.split(measured, count), torch.split(sigma, count), torch.split(start, count), strict=True)
+        parts = [read(layout, powers, spread, at, couplers, rounds) for powers, spread, at in pieces]
+        return Phases(*(torch.cat([getattr(part, name) for part in parts]) for name in ("values", "sigma", "chi2")))
     light, phases = probes(layout.modes), start.clone()
     damping = torch.full((len(phases),), 1e-3, dtype=phases.dtype)
     cost = misfit(layout, light, measured, sigma, phases, couplers)
     for _ in range(rounds):
-        normal, slope, *_ = normal_equations(layout, light, measured, sigma, phases, couplers)
+        normal, slope = normal_equations(layout, light, measured, sigma, phases, couplers, phases_alone=True)[:2]
         held = normal + torch.diag_embed(damping[:, None] * normal.diagonal(dim1=1, dim2=2) + 1e-9)
-        step = torch.linalg.solve(held, slope)
+        step = torch.linalg.solve(held, slope[..., 0])
         step = step * (TRUST_RAD / step.abs().amax(1, keepdim=True).clamp(min=TRUST_RAD))
         tried = misfit(layout, light, measured, sigma, phases + step, couplers)
         better = tried <= cost
         phases = torch.where(better[:, None], phases + step, phases)
         cost, damping = torch.where(better, tried, cost), torch.where(better, damping / 10, damping * 10).clamp(1e-9, 1e3)
-    normal, _, border, *_ = normal_equations(layout, light, measured, sigma, phases, couplers)
+    normal = normal_equations(layout, light, measured, sigma, phases, couplers, phases_alone=True).normal
     inverse = torch.linalg.inv(normal + 1e-9 * torch.eye(layout.heaters, dtype=normal.dtype))
-    strain = (inverse @ border).square().mean((1, 2)).sqrt()
     freedom = measured[0].numel() - layout.heaters
     tight = inverse.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
-    return Phases(phases, tight, strain, cost / max(freedom, 1))
+    return Phases(phases, tight, cost / max(freedom, 1))
 
 
 def misfit(layout: MeshLayout, light: Tensor, measured: Tensor, sigma: Tensor, phases: Tensor, couplers: Tensor) -> Tensor:
@@ -115,27 +119,70 @@ def misfit(layout: MeshLayout, light: Tensor, measured: Tensor, sigma: Tensor, p
     return ((measured - model) / sigma).square().sum((1, 2))
 
 
-def normal_equations(
-    layout: MeshLayout, light: Tensor, measured: Tensor, sigma: Tensor, phases: Tensor, couplers: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the normal equations of phases and couplers.
+class Equations(NamedTuple):
+    """Of phases and couplers, for each setting.
 
-    For each setting J'J (R, K, K) and J'r (R, K) of the phases, the border (R, K, K) between phases and couplers, and both
-    for the couplers.
+    Args:
+        normal: J'J of the phases, (R, K, K).
+        slope: J'r of them, (R, K, 1 + D): of the residuals, and of D draws of noise alone.
+        border: J'J between phases and couplers, (R, K, K).
+        edge: of the couplers, summed over the settings, (K, K).
+        far: J'r of the couplers, likewise, (K, 1 + D).
     """
-    parts = []
-    size = max(1, CHUNK // (len(light) * layout.modes * layout.heaters * 2))
+
+    normal: Tensor
+    slope: Tensor
+    border: Tensor
+    edge: Tensor
+    far: Tensor
+
+
+def normal_equations(
+    layout: MeshLayout, light: Tensor, measured: Tensor, sigma: Tensor, phases: Tensor, couplers: Tensor,
+    *, phases_alone: bool = False, precision: torch.dtype = torch.float64, draws: int = 0, rng: torch.Generator | None = None,
+) -> Equations:  # fmt: skip
+    """Return the normal equations of every setting.
+
+    A power of output n depends on row n of U alone, u_n: J_n = A_n du_n, with A_n (B, 2 N) real. So A_n'A_n (2 N, 2 N) comes
+    first, and costs less than the Jacobian of the powers would by N / 2.
+
+    Args:
+        layout: of the mesh.
+        light: the probes (B, N).
+        measured: (R, B, N), powers in units of a full input.
+        sigma: (R, B, N), of `measured`.
+        phases: (R, K), rad.
+        couplers: (K / 2, 2), rad.
+        phases_alone: border, edge and far are left empty.
+        precision: of J'J; J'r is always float64.
+        draws: of noise, one standard deviation a power.
+        rng: draws them.
+    """
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    k, n = layout.heaters, layout.modes
+    edge, far = torch.zeros(k, k, dtype=torch.float64), torch.zeros(k, 1 + draws, dtype=torch.float64)
+    size = max(1, CHUNK // (4 * k * n * n + 2 * n * n * len(light)))
     for here in torch.split(torch.arange(len(phases)), size):
-        u, *slopes = derivatives(layout, phases[here], couplers)
+        u, by_phase, by_coupler = derivatives(layout, phases[here], couplers)
         out = light @ u.mT  # (r, B, N)
         weight = 1 / sigma[here]
-        left = ((measured[here] - out.abs().square()) * weight).flatten(1)[..., None]
-        by_phase, by_coupler = (  # d |out|^2 = 2 Re( conj(out) dU x )
-            (2 * (out.conj()[:, None] * (light @ one.mT)).real * weight[:, None]).flatten(2) for one in slopes
-        )
-        parts.append((
-            by_phase @ by_phase.mT, (by_phase @ left)[..., 0], by_phase @ by_coupler.mT, by_coupler @ by_coupler.mT,
-            (by_coupler @ left)[..., 0],
-        ))  # fmt: skip
-    normal, slope, border, edge, far = (torch.cat(piece) for piece in zip(*parts, strict=True))
-    return normal, slope, border, edge, far
+        left = ((measured[here] - out.abs().square()) * weight)[..., None]
+        if draws:
+            noise = torch.randn(*left.shape[:-1], draws, generator=rng, dtype=left.dtype)
+            left = torch.cat([left, noise], -1)
+        by_row = (2 * weight * out.conj()).mT[..., None] * light  # (r, N, B, N): d |out|^2 = 2 Re( conj(out) du x )
+        a = torch.cat([by_row.real, -by_row.imag], -1)
+        pull = a.mT @ left.transpose(1, 2)  # (r, N, 2 N, 1 + D)
+        inner = a.to(precision)
+        inner = inner.mT @ inner
+        both = by_phase if phases_alone else torch.cat([by_phase, by_coupler], 1)
+        moves = torch.cat([both.real, both.imag], -1)  # (r, K or 2 K, N, 2 N)
+        slope = moves.flatten(2) @ pull.flatten(1, 2)
+        moves = moves.to(precision)
+        felt = (inner @ moves.permute(0, 2, 3, 1)).flatten(1, 2)
+        whole = moves.flatten(2) @ felt
+        parts.append((whole[:, :k, :k].clone(), slope[:, :k], whole[:, :k, k:].clone()))
+        edge += whole[:, k:, k:].sum(0) if not phases_alone else 0.0
+        far += slope[:, k:].sum(0) if not phases_alone else 0.0
+    normal, slope, border = (torch.cat(piece) for piece in zip(*parts, strict=True))
+    return Equations(normal, slope, border, edge, far)

@@ -56,6 +56,10 @@ def _moved_by_its_own(experiment: Experiment) -> None:
     """Refuse every optimiser but the one that a rule names in `moved_by`: its step is part of the rule."""
     wanted, table = getattr(experiment.learner.rule, "moved_by", None), experiment.optimizer
     found = {"use": table.use, "lr": table.lr, **table.settings()}
+    devices = [one.params for one in experiment.device.layers] or [experiment.params]
+    rates = [one.lr for one in devices if one is not None and one.lr is not None]
+    if rates:
+        found["[params] lr"] = rates[0]
     if wanted is None or (found == wanted and experiment.schedule.use == "constant"):
         return
     told = ", ".join(f"{name} = {value}" for name, value in found.items())

@@ -43,10 +43,11 @@ from hil.foreign import foreign
 from hil.learners.adfa import ADFA, read_feedback
 from hil.learners.adfa_snn import ADFASNN
 from hil.search.batched_trainer import Course, TwinPopulation
+from hil.search.breeding import Operators
 from hil.search.cluster import Cluster
 from hil.search.evaluator import Evaluator, Here, Stop, read_jobs, said
 from hil.search.families import FAMILIES
-from hil.search.generator import Generator, Operators
+from hil.search.generator import Generator
 from hil.search.genetic import Genetic
 from hil.search.genome import redundant, space, stem
 from hil.search.gest import Foreign

@@ -11,6 +11,8 @@ from hil.data.dataset import Dataset, Split
 from hil.errors import ConfigError
 from hil.task import Task, lowers_loss, task_of
 
+TAKE_A_TASK = "adfa, dfa, pat, backprop, spsa, pepg, cma_es, genetic, node_perturbation, host_and_device, last_layer"
+
 
 def as_examples(data: Dataset, learner: LearnerTable) -> Dataset:
     """Sequences as the learner takes them; other data as they are.
@@ -91,7 +93,7 @@ def task_for(table: TaskTable | None, learner: LearnerTable, data: Dataset) -> T
         raise ConfigError(
             f"the learner {learner.use} needs classes, and the targets of {data.name} are numbers", where=learner.place,
             got=f"y float32, {task.outputs} an example", outputs=UNTOUCHED, todo="choose one of these, or data with classes",
-            allowed="adfa, dfa, pat, backprop, spsa, pepg, cma_es, last_layer, ridge, or one whose build() takes a task",
+            allowed=f"{TAKE_A_TASK}, ridge, or one whose build() takes a task",
         )  # fmt: skip
     if table is not None and table.loss is not None:
         raise ConfigError(
@@ -107,7 +109,7 @@ def _can_refit(learner: LearnerTable) -> None:
         raise ConfigError(
             f"the readout of the learner {learner.use} cannot be fitted after training", where=f"{learner.place} readout",
             got='readout = "ridge"',
-            allowed="adfa, dfa, pat, backprop, spsa, pepg, cma_es, last_layer, or one whose build() takes a task",
+            allowed=f"{TAKE_A_TASK}, or one whose build() takes a task",
             outputs=UNTOUCHED, todo='remove readout, or write use = "ridge"',
         )  # fmt: skip
 

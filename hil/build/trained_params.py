@@ -20,7 +20,7 @@ from hil.devices.programming import Verify
 from hil.encoding import Levels
 from hil.errors import ConfigError, Refused
 from hil.hints import counted
-from hil.learner import Programs
+from hil.learner import programs
 from hil.seeding import generator
 from hil.twin import Parametric, Twin
 
@@ -152,7 +152,7 @@ def _size(table: ParamsTable, node: DeviceTable, experiment: Experiment) -> int:
     twin = _twin(node, experiment)
     if twin is not None and twin.spec.params is None:
         raise _wrong(table, "nothing can be programmed on this node", type(twin).__name__, "a node whose spec has params")
-    by: Programs | None = getattr(learner.rule, "programs", None)
+    by = programs(learner.rule, learner.options)
     if by == "model" and twin is not None and not isinstance(twin, Parametric):
         raise _wrong(
             table, f"{learner.use} needs the slope of the twin in what is programmed",

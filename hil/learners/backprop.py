@@ -21,7 +21,8 @@ from torch import Tensor
 from hil.learners.dfa import needed
 from hil.learners.parts.loss import check_scores
 from hil.learners.parts.one_pass import LossSettings, OnePass
-from hil.network import Layer, Network, Trace
+from hil.learners.parts.transport import modelled
+from hil.network import Network, Trace
 from hil.task import Loss, LossName, Task, as_loss, as_task
 
 Model = Callable[[Tensor], Tensor]
@@ -71,18 +72,4 @@ class Backprop(OnePass):
 
     def modelled(self, net: Network, x: Tensor) -> Trace:
         """The pass that the model predicts, as a graph."""
-        inputs, pre, outputs = [], [], []
-        h = x
-        for layer in net.stack:
-            inputs.append(h)
-            pre.append(layer.synapse(h))
-            refuse_beyond(layer, pre[-1])
-            h = layer.through(self.model, pre[-1])
-            outputs.append(h)
-        return Trace(tuple(inputs), tuple(pre), tuple(outputs))
-
-
-def refuse_beyond(layer: Layer, pre: Tensor) -> None:
-    """Refuse, for a model in the place of a device, what the device would refuse. Raises: OutOfRange."""
-    if layer.device is not None and layer.encode is not None:
-        layer.device.spec.inputs.check(layer.drive(pre.detach()))
+        return modelled(net, self.model, x)

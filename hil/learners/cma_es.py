@@ -17,7 +17,7 @@ Source: Ros & Hansen, PPSN X, LNCS 5199, 296 (2008), with its constants: c of CM
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from hil.learner import Programs
 from hil.learners.parts.one_pass import OnePass
-from hil.learners.parts.probe import Probe, normal, trained
+from hil.learners.parts.probe import Probe, normal, split, trained
 from hil.network import Network
 from hil.settings import Positive, check
 from hil.task import Loss, LossName, Task, as_task
@@ -136,12 +136,12 @@ class CMAES(OnePass):
         with Probe(net, x, label, self.outputs, self.loss) as probe:
             shapes = [weight.shape for weight in probe.weights]
             drawn = [normal(self.variance, rng) for _ in range(self.population)]
-            losses = [probe.loss(_split(self.sigma * scale * z, shapes)) for z in drawn]
+            losses = [probe.loss(split(self.sigma * scale * z, shapes)) for z in drawn]
         ranked = sorted(range(self.population), key=losses.__getitem__)  # stable: the earlier wins a tie
         best = torch.stack([drawn[k] for k in ranked[: len(self.constants.weights)]])
         weights = torch.tensor(self.constants.weights, device=best.device)
         mean, square = weights @ best, weights @ best.square()
-        for weight, move in zip(probe.weights, _split(self.sigma * scale * mean, shapes), strict=True):
+        for weight, move in zip(probe.weights, split(self.sigma * scale * mean, shapes), strict=True):
             weight.grad = -move
         self._adapt(mean, square, scale)
         return {**probe.metrics, "sigma": float(self.sigma)}
@@ -165,9 +165,3 @@ class CMAES(OnePass):
         ranked = self.variance * square
         self.variance.mul_(kept).add_(self.path.square(), alpha=own.c / own.mass).add_(ranked, alpha=own.c * (1 - 1 / own.mass))
         self.sigma.mul_(math.exp(own.c_s / own.damping * (longer - 1)))
-
-
-def _split(flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
-    """(n,) -> a tensor for each parameter."""
-    parts = torch.split(flat, [shape.numel() for shape in shapes])
-    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from hil.learner import Programs
 from hil.learners.parts.one_pass import OnePass
-from hil.learners.parts.probe import Probe, normal
+from hil.learners.parts.probe import Probe, normal, signs
 from hil.network import Network
 from hil.settings import Count, Positive, check
 from hil.task import Loss, LossName, Task, as_loss, as_task
@@ -117,4 +117,4 @@ class SPSA(OnePass):
         """A direction for `weight`, drawn where the generator is, so that the numbers do not depend on the host's device."""
         if self.settings.perturbation == "normal":
             return normal(weight, rng)
-        return torch.randint(0, 2, weight.shape, generator=rng, device=rng.device).to(weight).mul_(2).sub_(1)
+        return signs(weight, rng)

@@ -32,13 +32,12 @@ import torch
 from torch import Tensor, nn
 
 from hil.learner import Nodes
-from hil.learners.backprop import refuse_beyond
 from hil.learners.dfa import needed
 from hil.learners.parts.loss import check_scores
 from hil.learners.parts.played import Playing, played, with_memory
 from hil.learners.parts.ridge_sums import RidgeSums, readout
 from hil.learners.parts.shown import over_time
-from hil.learners.parts.transport import carried, pulled
+from hil.learners.parts.transport import carried, pulled, refuse_beyond
 from hil.network import Layer, Network, Trace, accumulate
 from hil.settings import Positive
 from hil.task import Loss, LossName, Task, as_task

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hil.search.gest import problem_of
@@ -40,32 +39,6 @@ class Generator(Protocol):
 
     def ingest(self, results: Points, /) -> None:
         """Learn from points that were evaluated: each with its dimensions and its objectives."""
-
-
-@dataclass(frozen=True)
-class Operators:
-    """Settings of how children are made.
-
-    Args:
-        tournament: contestants of a selection.
-        crossover_rate, mutation_rate: how often each happens to a child.
-        crossover: "sbx" or "blend".
-        mutation: "polynomial" or "gaussian".
-        gene_rate: share of genes moved by a mutation; None: one gene on average.
-        crossover_eta, mutation_eta: of SBX and polynomial mutation, larger stays closer.
-        blend, sigma: of the other two.
-    """
-
-    tournament: int = 3
-    crossover: str = "sbx"
-    crossover_rate: float = 0.9
-    crossover_eta: float = 10.0
-    blend: float = 0.4
-    mutation: str = "polynomial"
-    mutation_rate: float = 0.7
-    mutation_eta: float = 15.0
-    sigma: float = 0.1
-    gene_rate: float | None = None
 
 
 class Cube:

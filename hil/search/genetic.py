@@ -20,8 +20,8 @@ from typing import Any
 
 from deap import base, tools
 
-from hil.search.deap_random import keyed
-from hil.search.generator import Canonical, Cube, Fitness, Operators, distinct, drawn, sized, unchanged
+from hil.search.breeding import Operators, child, keyed, selected
+from hil.search.generator import Canonical, Cube, Fitness, distinct, drawn, sized, unchanged
 from hil.search.space import Points, Shares
 
 
@@ -101,37 +101,16 @@ class Genetic:
         return self._canonical(drawn(self._cube.size))
 
     def _child(self) -> Shares:
-        mother, father = self._selected(), self._selected()
-        ops = self._operators
-        numbers, other = list(mother), list(father)
-        if random.random() < ops.crossover_rate:
-            self._cross(numbers, other)
-        if random.random() < ops.mutation_rate:
-            self._mutate(numbers)
-        return self._canonical(tuple(min(max(float(number), 0.0), 1.0) for number in numbers))
+        return self._canonical(child(self._selected(), self._selected(), self._operators))
 
     def _selected(self) -> Shares:
         if len(self._parents[0].fitness.wvalues) > 1:
             pair = [random.choice(self._parents), random.choice(self._parents)]
             better = pair[1] if pair[1].fitness.dominates(pair[0].fitness) else pair[0]
             return better.shares
-        (winner,) = tools.selTournament(self._parents, 1, self._operators.tournament)
+        (winner,) = selected(self._parents, 1, self._operators.tournament)
         found: Shares = winner.shares
         return found
-
-    def _cross(self, one: list[float], other: list[float]) -> None:
-        if self._operators.crossover == "blend":
-            tools.cxBlend(one, other, self._operators.blend)
-        else:
-            tools.cxSimulatedBinaryBounded(one, other, self._operators.crossover_eta, 0.0, 1.0)
-
-    def _mutate(self, numbers: list[Any]) -> None:
-        ops = self._operators
-        share = 1 / len(numbers) if ops.gene_rate is None else ops.gene_rate
-        if ops.mutation == "gaussian":
-            tools.mutGaussian(numbers, 0.0, ops.sigma, share)
-        else:
-            tools.mutPolynomialBounded(numbers, ops.mutation_eta, 0.0, 1.0, share)
 
 
 def _ranked(individuals: list[Individual]) -> list[Individual]:

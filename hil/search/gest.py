@@ -27,7 +27,7 @@ import torch
 
 from hil.errors import ConfigError, ForeignError
 from hil.foreign import foreign
-from hil.search.deap_random import keyed
+from hil.search.breeding import keyed
 from hil.search.space import Dimension, Direction, Points, Problem, Value
 from hil.seeding import key
 

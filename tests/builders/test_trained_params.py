@@ -278,12 +278,11 @@ WRITES = 'use = "written"\nof = "sim_devices.dopant_network:DopantNetwork"\nnois
 VERIFIED = f"{WRITES}base = {{ specimen = 1, max_step_v = 0.1 }}\n"
 
 
-@pytest.mark.parametrize(
-    ("learner", "device"), [('"pat"', VERIFIED), ('"spsa"', DOPANTS + STEPS)], ids=["pat, verified", "spsa"]
-)
+@pytest.mark.parametrize(("learner", "device"), [('"pat"', VERIFIED), ('"pat"', DOPANTS + STEPS)], ids=["verified", "as it is"])
 def test_killed_while_it_is_trained_it_resumes_with_the_same_bits_and_replays(
     tmp_path: Path, learner: str, device: str
 ) -> None:
+    """By PAT; by SPSA at every kind of act of a run: tests/run/test_kill.py."""
     more, verified = TRAIN + "checkpoint_every = 2\nrecord = true\n", device is VERIFIED
     params = 'start = "uniform"\nlr = 0.05\n' + "tolerance = 0.02\ntries = 3\n" * verified
     experiment = written(tmp_path, learner, params, train=more, device=device)

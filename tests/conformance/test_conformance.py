@@ -47,7 +47,9 @@ from sim_devices.iq_modulator import IqModulator
 from sim_devices.lif_array import LifArray, Neuron
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.memristive_network import MemristiveNetwork
+from sim_devices.microring_bank import MicroringBank
 from sim_devices.mzi_mesh import MZIMesh
+from sim_devices.phase_mask_camera import PhaseMaskCamera
 from sim_devices.scattering import Scattering
 from sim_devices.simulated import Simulated
 from sim_devices.spiking_array import SpikingArray
@@ -88,6 +90,8 @@ TWINS: dict[str, tuple[Callable[[], MachZehnder], bool]] = {
 }
 CHANNELS: dict[str, Callable[[], Twin]] = {
     "mesh": lambda: MZIMesh(modes=3, specimen=2),
+    "microrings": lambda: MicroringBank(channels=3, banks=2, specimen=2, drift_per_rt=1e-3),
+    "phase mask": lambda: PhaseMaskCamera(macropixels=16, pixels=16, memory_frames=1e4),
     "mesh without noise": lambda: MZIMesh(modes=4, noise=0.0),
     "mesh as designed": lambda: MZIMesh(modes=5, specimen=-1, noise=0.0),
     "iq modulator": IqModulator,

@@ -60,9 +60,12 @@ ROUNDING = '[device]\nchip = "lif"\nleak = 1.0\nv_th = 0.5\nv_rest = -0.5\n'
 LOOP = 'feedback = { use = "conv", norm = 2.0 }\n'
 
 
+OWN = ('"cma_es"', '"genetic"')  # rules that say how far the weights move
+
+
 def trained_by(text: str) -> str:
     """The case with how it is trained."""
-    how = TRAIN.replace("lr = 0.003", 'use = "SGD"\nlr = 1.0') if '"cma_es"' in text else TRAIN
+    how = TRAIN.replace("lr = 0.003", 'use = "SGD"\nlr = 1.0') if any(use in text for use in OWN) else TRAIN
     return (how.replace("shift = 1", "noise = 0.1") if "sequence" in text else how) + text
 
 
@@ -74,10 +77,12 @@ def learning(use: str, settings: str = "") -> str:
     return f'[learner]\nuse = "{use}"\n{settings}\n'
 
 
+DENSE_RULES = ("adfa", "dfa", "backprop", "pat", "spsa", "pepg", "cma_es", "mono_forward", "last_layer", "ridge",
+               "node_perturbation", "genetic")  # fmt: skip
 CASES = {
     **{
         use: DENSE + MODULATOR + DECODED + learning(use)
-        for use in ("adfa", "dfa", "backprop", "pat", "spsa", "pepg", "cma_es", "mono_forward", "last_layer", "ridge")
+        for use in DENSE_RULES
     },
     "ff": DENSE + MODULATOR + DECODED + learning("ff", "dropout = 0.1\npeer = 0.1"),
     "phyll": '[network]\nuse = "behind_devices"\nwidths = [64, 20]\n' + MODULATOR + DECODED + learning("phyll"),
@@ -119,7 +124,7 @@ CASES = {
     **{
         f"{use}, programmed": "[network]\nwidths = [64, 4, 10]\nanswers = 2\n" + '[device]\nuse = "dopant_network"\n'
         + '[encode]\ngain = 0.1\noverflow = "clip"\n[decode]\nzero = 0.0\nscale = 1e-8\n[params]\nlr = 0.1\n' + learning(use)
-        for use in ("pat", "spsa")
+        for use in ("pat", "spsa", "host_and_device")
     },
     "adfa_snn, a move a step": DENSE + LEAKY
     + learning("adfa_snn", 'time_steps = 3\nupdate = "per_step"\nerror = "running"\npresynaptic = "trace"'),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from acts import Kill, counted, killed, survive
+from acts import PROGRAM, Kill, counted, killed, survive
 from killing.same import differences
 from small import MODULATOR, Command, toml
 
@@ -18,6 +18,10 @@ from hil.run import resume, status
 ROOT = Path(__file__).resolve().parents[2]
 DRIFTS = MODULATOR + "\ndrift_rad_per_rts = 0.1"
 TWIN = toml(device=DRIFTS, train="epochs = 3\nbatch = 16\nthreads = 1")
+PROGRAMMED = toml(  # ten levels or so for each of 18 steps, in steps of 250 mV
+    device='use = "dopant_network"\nspecimen = 1\nmax_step_v = 0.25\ndrift_v_per_rt = 1e-4', learner="spsa", widths="64, 2, 10",
+    encode='gain = "400 mV"\noffset = "-300 mV"\noverflow = "clip"', train="epochs = 3\nbatch = 16\nthreads = 1",
+).replace("10]", "10]\nanswers = 1").replace("[train]", '[params]\nstart = "uniform"\nlr = 0.05\n[train]')  # fmt: skip
 OFTEN = "checkpoint_every_s = 0.03\n"
 SAME = ("fsync", "fdatasync", "unlink .")  # leaves to a process that dies what was there: unlink of a part that is not there
 FIXED = "checkpoint_every = 4\n"  # by steps, so that every run does the same to its files
@@ -63,15 +67,31 @@ def killed_and_resumed(folder: Path, experiment: Path, kills: Callable[[Counter[
 
 
 @pytest.mark.timeout(600)  # dozens of processes, on a busy machine
-def test_killed_at_every_kind_of_act_on_a_twin(tmp_path: Path) -> None:
+def test_killed_at_every_kind_of_act_on_a_twin_that_is_programmed(tmp_path: Path) -> None:
     """In turns at the first and at the fourth of a kind, where there are so many."""
 
     def kills(found: Counter[str]) -> Iterable[Kill]:
-        assert {"fsync metrics.jsonl", "half of a write journal.jsonl", "replace .step-N.json.N.part"} <= found.keys()
+        assert {"fsync metrics.jsonl", "half of a write journal.jsonl", "replace .step-N.json.N.part", PROGRAM} <= found.keys()
         kinds = [kind for kind in found if not kind.startswith(SAME)]
         return [(kind, 3 if number % 2 and found[kind] > 3 else 0) for number, kind in enumerate(kinds)]
 
-    killed_and_resumed(tmp_path, written(tmp_path, TWIN + FIXED), kills)
+    killed_and_resumed(tmp_path, written(tmp_path, PROGRAMMED + FIXED), kills)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_killed_at_every_act_on_a_twin_that_is_programmed(tmp_path: Path) -> None:
+    """Not at each kind, but at each of each kind that leaves other files behind; of the levels at every tenth.
+
+    Not where the summary is written: a run that is resumed there drives nothing any more, and so its summary lacks the warning
+    that the drives use little of the range of the node. All else is the same.
+    """
+
+    def kills(found: Counter[str]) -> Iterable[Kill]:
+        kinds = [kind for kind in found if not kind.startswith(SAME) and "summary.json" not in kind]
+        return [(kind, n) for kind in kinds for n in range(0, found[kind], 10 if kind == PROGRAM else 1)]
+
+    killed_and_resumed(tmp_path, written(tmp_path, PROGRAMMED + FIXED), kills)
 
 
 @pytest.mark.timeout(300)

@@ -13,7 +13,7 @@ import torch
 from hil.errors import ConfigError
 from hil.feedback.feedback import Feedback, Fourier, Shaped, Tabulated
 from hil.search.archive import Archive
-from hil.search.deap_random import keyed
+from hil.search.breeding import keyed
 from hil.search.generator import Generator
 from hil.search.genetic import Genetic, fronts
 from hil.search.genome import FeedbackSpace, space

@@ -25,7 +25,10 @@ from hil.run import status
 from sim_devices.mach_zehnder import MachZehnder
 
 OF_SEQUENCES = ("reservoir", "deep_reservoir", "bptt_memory", "pat_memory", "ff_memory", "phyll_memory")
-TAKE_NUMBERS = ("adfa", "dfa", "backprop", "pat", "spsa", "pepg", "cma_es", "last_layer", "ridge")
+TAKE_NUMBERS = (
+    "adfa", "dfa", "backprop", "pat", "spsa", "pepg", "cma_es", "genetic", "node_perturbation", "last_layer", "ridge",
+    "host_and_device",
+)  # fmt: skip
 
 
 def sine(examples: int = 600) -> hil.Dataset:
@@ -47,7 +50,7 @@ def trained(learner: object, folder: Path, width: int = 60, data: hil.Dataset | 
 
 def experiment(use: str, **tables: object) -> Experiment:
     chip = {"chip": "lif"} if use.startswith(("saf", "ottt", "adfa_snn", "spi", "bptt")) else {"use": "mach_zehnder"}
-    moved = {"optimizer": {"use": "SGD", "lr": 1.0}} if use == "cma_es" else {}
+    moved = {"optimizer": {"use": "SGD", "lr": 1.0}} if use in ("cma_es", "genetic") else {}
     table = {"network": {"widths": [4, 20, 1]}, "device": chip, "learner": {"use": use}, **moved, **tables}
     return experiment_of(table, Path("here.toml"))
 

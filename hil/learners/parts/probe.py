@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 import torch
 from torch import Tensor, nn
 
 from hil.learners.parts.loss import check_scores
+from hil.learners.parts.transport import modelled
 from hil.network import Network
 from hil.task import Loss
 
@@ -24,12 +25,15 @@ class Probe:
         label: the targets of the batch.
         outputs: that the readout must have.
         loss: of the task.
+        model: answers in place of the device, as of Layer.through; None: the device does.
 
     weights: the trained parameters. Directions are lists of tensors, one for each of them, in their order.
     """
 
-    def __init__(self, net: Network, x: Tensor, label: Tensor, outputs: int, loss: Loss) -> None:
-        self.weights = trained(net)
+    def __init__(
+        self, net: Network, x: Tensor, label: Tensor, outputs: int, loss: Loss, model: Callable[..., Tensor] | None = None
+    ) -> None:
+        self.weights, self._model = trained(net), model
         self._net, self._x, self._label, self._outputs, self._loss = net, x, label, outputs, loss
         self._centre: list[Tensor] = []
         self._sums: dict[str, float] = {}
@@ -47,7 +51,16 @@ class Probe:
         """Make one pass, and return the loss at the weights of the network + by * direction."""
         for weight, middle, u in zip(self.weights, self._centre, direction, strict=True):
             torch.add(middle, u, alpha=by, out=weight.data)
-        trace = self._net.forward(self._x)
+        return self._judged()
+
+    def loss_at(self, weights: Sequence[Tensor]) -> float:
+        """Make one pass, and return the loss at these weights, a tensor for each parameter."""
+        for weight, value in zip(self.weights, weights, strict=True):
+            weight.data.copy_(value)
+        return self._judged()
+
+    def _judged(self) -> float:
+        trace = self._net.forward(self._x) if self._model is None else modelled(self._net, self._model, self._x)
         check_scores(trace.outputs[-1], self._outputs)
         metrics = {**self._loss.judge(trace.outputs[-1], self._label).metrics, "overflow": self._net.overflow(trace)}
         for name, value in metrics.items():
@@ -69,3 +82,14 @@ def trained(net: Network) -> list[nn.Parameter]:
 def normal(weight: Tensor, rng: torch.Generator) -> Tensor:
     """Draw standard normal numbers of the shape of `weight`, where the generator is: the same on every host's device."""
     return torch.randn(weight.shape, generator=rng, device=rng.device).to(weight)
+
+
+def signs(like: Tensor, rng: torch.Generator) -> Tensor:
+    """Draw +-1, each as likely, of the shape of `like`, where the generator is: the same on every host's device."""
+    return torch.randint(0, 2, like.shape, generator=rng, device=rng.device).to(like).mul_(2).sub_(1)
+
+
+def split(flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    """(n,) -> a tensor for each parameter."""
+    parts = torch.split(flat, [shape.numel() for shape in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]

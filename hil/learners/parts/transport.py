@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hil.network import Layer, accumulate, statistics_kept
+from hil.network import Layer, Network, Trace, accumulate, statistics_kept
 
 
 def carried(synapse: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
@@ -60,3 +60,26 @@ def pulled(act: Callable[[Tensor], Tensor], at: Tensor, delta: Tensor) -> Tensor
         answer = act(point)
     (found,) = torch.autograd.grad(answer, point, delta)
     return found
+
+
+def modelled(net: Network, model: Callable[..., Tensor], x: Tensor) -> Trace:
+    """Make the pass of x (batch, features) that a model of the devices predicts, as a graph where gradients are on.
+
+    Raises:
+        OutOfRange: a drive that the device would refuse.
+    """
+    inputs, pre, outputs = [], [], []
+    h = x
+    for layer in net.stack:
+        inputs.append(h)
+        pre.append(layer.synapse(h))
+        refuse_beyond(layer, pre[-1])
+        h = layer.through(model, pre[-1])
+        outputs.append(h)
+    return Trace(tuple(inputs), tuple(pre), tuple(outputs))
+
+
+def refuse_beyond(layer: Layer, pre: Tensor) -> None:
+    """Refuse, for a model in the place of a device, what the device would refuse. Raises: OutOfRange."""
+    if layer.device is not None and layer.encode is not None:
+        layer.device.spec.inputs.check(layer.drive(pre.detach()))

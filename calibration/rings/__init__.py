@@ -1,0 +1,1 @@
+"""Steps of banks of microrings."""
