@@ -51,7 +51,8 @@ class MicroringBank(nn.Module):
         reach: pitches in which it falls by e.
         drop: D, what a ring drops of light at its resonance.
         loss: what comes through of dropped light.
-        input_w: P, power of a full input; responsivity_a_per_w: R.
+        input_w: P, power of a full input.
+        responsivity_a_per_w: R.
         noise_a, relative_noise: standard deviation of a reading, in A and as a share of it.
         noise: factor on both; 0 is none.
         drift_per_rt: random walk of all resonances, in half linewidths for the root of one reading.

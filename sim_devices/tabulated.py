@@ -11,8 +11,8 @@ Source: cubic Hermite interpolation with three-point slopes, de Boor, A Practica
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -81,12 +81,16 @@ class Tabulated(nn.Module):
             provenance="twin",
         )
 
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, Any]:
         """The keyword arguments that make this twin again."""
         return {
             "drive": self.x.tolist(), "reading": self.y.tolist(), "noise": self.noise,
             "drive_unit": self.drive_unit, "reading_unit": self.reading_unit,
         }  # fmt: skip
+
+    def remade(self, settings: Mapping[str, Any]) -> Self:
+        """The same kind with these settings instead of its own."""
+        return type(self)(**{**self.settings(), **settings})
 
     def sampled(self, step_s: float) -> Self:
         """The same curve: it knows no time."""

@@ -136,7 +136,7 @@ def test_what_to_write_instead(tmp_path: Path, capsys: pytest.CaptureFixture[str
             ["this is a bench file, not an experiment file", "hil doctor", "[device] bench"],
         ),
         ("train", "experiments/compare_digits.toml", ["this is a comparison file, not an experiment file", "hil compare"]),
-        ("doctor", "experiments/demo.toml", ["this is an experiment file, not a bench file", "hil train"]),
+        ("doctor", "experiments/compare_digits.toml", ["this is a comparison file, not a bench file", "hil compare"]),
         ("search", "experiments/demo.toml", ["this is an experiment file, not a search file", "hil train"]),
         ("compare", "experiments/search_tabulated.toml", ["this is a search file, not a comparison file", "hil search"]),
     ],

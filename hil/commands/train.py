@@ -118,9 +118,10 @@ def _opened(
     origin = experiment.near
     stopping.again()
     saved = checkpoint.load(start) if start else None  # read before anything is opened
-    complete = saved is not None and not experiment.measures  # config.toml says what was measured first
+    complete = saved is not None
     if saved is not None:
-        experiment = _with_decode(experiment, saved)
+        whole = _with_measured(experiment, saved)
+        complete, experiment = whole is experiment, whole  # config.toml says what was measured first
     done = folder.read_json(FILE).get("status") == "done"
     folder.sweep()
     if saved is None:
@@ -319,10 +320,15 @@ def _begun(
     return session
 
 
-def _with_decode(experiment: Experiment, saved: Checkpoint) -> Experiment:
+def _with_measured(experiment: Experiment, saved: Checkpoint) -> Experiment:
     """A run that was killed before it wrote down what it had measured has it in its first checkpoint."""
     then = saved.facts.get("experiment")
-    if not isinstance(then, dict) or not experiment.measures:
+    if not isinstance(then, dict):
+        return experiment
+    network = then.get("network")
+    if experiment.network.pieces is None and isinstance(network, dict) and isinstance(cut := network.get("pieces"), int):
+        experiment = experiment.model_copy(update={"network": experiment.network.model_copy(update={"pieces": cut})})
+    if not experiment.measures:
         return experiment
     device = experiment.device
     if not device.layers:

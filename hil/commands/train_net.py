@@ -339,6 +339,7 @@ def _begin(folder: RunFolder, made: Given, how: How) -> Generator[Point, None, N
 
 def _go_on(folder: RunFolder, made: Given, how: How) -> Generator[Point, None, None]:
     from hil import toml
+    from hil.build.given import restore_measured
     from hil.commands.anew import reopen
     from hil.commands.train import report
     from hil.config.read import dump
@@ -356,6 +357,7 @@ def _go_on(folder: RunFolder, made: Given, how: How) -> Generator[Point, None, N
         )  # fmt: skip
     start = None if found.damages else resume.start_of(found)
     facts: Mapping[str, Any] = {} if start is None else start.facts
+    restore_measured(made.net, facts.get("experiment") or {})  # config.toml may be older than what was measured
     trained = int(facts.get("epoch", 0)) + (int(facts.get("batch", 0)) > 0)
     epochs, train = made.experiment.train.epochs, made.experiment.train
     stale = exhausted(facts.get("scores", ()), train.patience, train.min_delta, not made.task.metric.lower)

@@ -32,7 +32,7 @@ FREE = (  # settings that may change without a word: they change no number, or o
     "name", "script", "alarm", "log", "train.epochs", "train.budget_passes", "train.budget_writes", "train.patience",
     "train.min_delta", "train.checkpoint_every", "train.checkpoint_every_s", "train.threads",
 )  # fmt: skip
-MEASURED = "decode"  # absent from a config that was written before the node was measured
+MEASURED = "decode", "network.pieces"  # absent from a config that was written before they were measured
 
 
 @dataclass(frozen=True)
@@ -264,9 +264,9 @@ def differences(then: object, now: Mapping[str, Any]) -> Iterator[tuple[str, str
     if not isinstance(then, Mapping):
         return
     before, after = dict(_flat(then)), dict(_flat(now))
-    measured = MEASURED in now
+    later = [name for name in MEASURED if not any(key == name or key.startswith(f"{name}.") for key in after)]
     for key in dict.fromkeys([*before, *after]):
-        if before.get(key) != after.get(key) and (measured or not key.startswith(f"{MEASURED}.")):
+        if before.get(key) != after.get(key) and not any(key == name or key.startswith(f"{name}.") for name in later):
             free = next((name for name in FREE if key == name or key.startswith(f"{name}.")), key)
             yield free, f"{key} {_shown(before, key)} -> {_shown(after, key)}"
 

@@ -82,6 +82,12 @@ class Plant:
         ends = [(id(w.scope), channel) for w in wires for channel in w.ends]
         if len(set(ends)) < len(ends):
             raise ConfigError("two wires end at one scope channel", where="wiring", got=f"{[c for _, c in ends]}")
+        for node in (wire.node for wire in wires):
+            if missing := [name for name in ("settings", "sampled", "remade") if not callable(getattr(node, name, None))]:
+                raise ConfigError(
+                    "a node without these methods cannot stand between a generator and a scope", where=type(node).__name__,
+                    got=f"no {', '.join(missing)}", allowed="a node as sim_devices/bench/wire.py says",
+                )  # fmt: skip
         self._lock = wires[0].awg.lock
         locks = [lock for w in wires for lock in (w.scope.lock, *(drive.awg.lock for drive in w.drives))]
         if any(lock is not self._lock for lock in locks):

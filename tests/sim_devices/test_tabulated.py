@@ -48,3 +48,9 @@ def test_settings_make_it_again() -> None:
 def test_what_is_no_curve_is_refused(drive: list[float], reading: list[float]) -> None:
     with pytest.raises(ConfigError, match="not a curve"):
         Tabulated(drive=drive, reading=reading)
+
+
+def test_the_same_curve_is_made_again_with_another_noise() -> None:
+    """A virtual bench does so when its state is restored."""
+    curve = Tabulated(drive=[-4.0, 0.0, 4.0], reading=[0.0, 0.1, 0.3])
+    assert curve.remade({**curve.settings(), "noise": 0.01}).settings() == {**curve.settings(), "noise": 0.01}
