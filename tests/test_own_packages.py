@@ -128,7 +128,7 @@ def test_an_attribute_that_the_own_module_would_have() -> None:
     assert '"calibration" is a package of hil' in mapped(caught.value, "node").todo
 
 
-def test_it_takes_less_than_a_millisecond(lab: Path) -> None:
+def test_it_takes_a_few_milliseconds_at_most(lab: Path) -> None:
     code = "import hil, time; begun = time.process_time(); hil._check(); print(time.process_time() - begun)"
     found = [float(python(lab.parent, "-c", code).stdout) for _ in range(3)]
-    assert min(found) < 1e-3
+    assert min(found) < 5e-3
