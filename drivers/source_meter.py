@@ -114,12 +114,19 @@ class SourceMeter(ScpiSource):
         with self._scpi.link.transaction():
             self._scpi.send(*self._measuring.begin(columns, settle_s))
             self._scpi.check("taking a list of levels", outputs=self._unknown)
-            found = self._currents(self._measuring.run(len(rows)), len(rows))
-            if self._measuring.end:
-                self._scpi.send(*self._measuring.end)
-            self.levels(rows[-1])
-            self.levels(rows[-1])
+            try:
+                found = self._currents(self._measuring.run(len(rows)), len(rows))
+            except NotAReading:
+                self._end_list(rows[-1])  # in the list mode no level could be set, not even on the way to rest
+                raise
+            self._end_list(rows[-1])
         return [list(row) for row in zip(*found, strict=True)]
+
+    def _end_list(self, last: Sequence[float]) -> None:
+        """Hold `last`, in V, as a level again."""
+        if self._measuring.end:
+            self._scpi.send(*self._measuring.end)
+        self.levels(last)
 
     def _currents(self, questions: Sequence[str], count: int) -> list[list[float]]:
         """(channels, count) in A."""
