@@ -1,6 +1,6 @@
 """Driver packages that know nothing of this project work the simulated Siglent and Rigol boxes: those of QCoDeS and PyMeasure.
 
-pip install pymeasure qcodes qcodes_contrib_drivers
+pip install hil[interop]
 """
 
 from __future__ import annotations
