@@ -20,7 +20,7 @@ from drivers.links.link import Link
 from drivers.read_back import Setting
 from drivers.scpi import Expect, Scpi
 from drivers.scpi_source import Layout, Level, per_channel, resting
-from drivers.source_meter import Columns, Measuring, SourceMeter, check_nplc, driven, meter_levels
+from drivers.source_meter import Columns, Measuring, SourceMeter, check_nplc, driven, listed, meter_levels
 from hil.errors import ConfigError, OutOfRange
 from hil.port import Limit
 
@@ -113,9 +113,8 @@ def _layout(
     switch = ";".join(f":OUTP{c} {{0}}" for c in channels)
 
     def begin(columns: Columns, settle_s: float) -> tuple[str, ...]:
-        listed = [",".join(f"{value:.9g}" for value in levels) for levels in columns]
         return (
-            *(f":SOUR{c}:LIST:VOLT {values}" for c, values in zip(channels, listed, strict=True)),
+            *(f":SOUR{c}:LIST:VOLT {listed(levels)}" for c, levels in zip(channels, columns, strict=True)),
             *(f":TRIG{c}:ACQ:DEL {settle_s:.6g}" for c in channels), *(f":TRIG{c}:COUN {len(columns[0])}" for c in channels),
             *(f":SOUR{c}:VOLT:MODE LIST" for c in channels), f":INIT (@{every})",
         )  # fmt: skip
@@ -127,7 +126,7 @@ def _layout(
     ), Measuring(
         nplc, tuple(f":MEAS? (@{c})" for c in channels), HELD_BACK, begin,
         lambda points: tuple(f":FETC:ARR? (@{c})" for c in channels),
-        tuple(f"{words}" for c in channels for words in (f":SOUR{c}:VOLT:MODE FIX", f":TRIG{c}:COUN 1", f":TRIG{c}:ACQ:DEL 0")),
+        tuple(words for c in channels for words in (f":SOUR{c}:VOLT:MODE FIX", f":TRIG{c}:COUN 1", f":TRIG{c}:ACQ:DEL 0")),
     )  # fmt: skip
 
 

@@ -30,9 +30,10 @@ from drivers.scpi_digitizer import (
     Rails,
     ScpiDigitizer,
     Shape,
+    beginnings,
+    known,
     numbers_of,
     paired,
-    unknown,
 )
 from drivers.scpi_digitizer import VERIFY_EVERY as VERIFY_EVERY
 from drivers.waveform.record import Axis, Memory, Scale, Words
@@ -64,11 +65,7 @@ class InfiniiVision(ScpiDigitizer):
     lock: ClassVar[tuple[str, str]] = (":SYST:LOCK 1;:SYST:LOCK?", ":SYST:LOCK 0")
 
     def _limits(self, identity: Identity) -> Model:
-        name = identity.model.replace("-", "").replace(" ", "")
-        for prefix, model in MODELS.items():
-            if name.startswith(prefix):
-                return paired(model, self.channels)
-        raise unknown(identity, ", ".join(f"{prefix}…" for prefix in MODELS))
+        return paired(known(MODELS, identity, beginnings(MODELS)), self.channels)
 
     def _held_of(self, channel: Channel) -> tuple[Setting, ...]:
         header, tail = channel.header, channel.tail
@@ -133,9 +130,6 @@ class InfiniiVision(ScpiDigitizer):
 
     def _runs(self) -> bool:
         return bool(self._scpi.ask_int(":OPER:COND?") & RUNNING)
-
-    def _source(self, one: Channel) -> str:
-        return "" if len(self._channels) == 1 else f":WAV:SOUR CHAN{one.number};"
 
     def _preamble(self, one: Channel) -> str:
         return self._scpi.ask(f"{self._source(one)}:WAV:PRE?")

@@ -26,6 +26,7 @@ from drivers.links.serial_link import SerialLink
 from drivers.read_back import ERRORS
 from drivers.safe import SafeState, Talk
 from drivers.scpi import POWER_ON, Expect, Identity, Scpi, asks, message_of
+from drivers.scpi_apart import OneByOne
 from drivers.scpi_source import Layout, Level, ScpiSource, per_channel, resting
 from drivers.scpi_talk import ANSWER_S, ScpiTalk
 from hil.device import Port
@@ -44,7 +45,7 @@ OUT_OF_RANGE, POWERED_UP = (1, 2), 90
 STALE_AT_MOST = 64
 
 
-class Chain(Scpi):
+class Chain(OneByOne):
     """A conversation with a daisy chain of modules. Arguments as of Scpi."""
 
     def __init__(self, link: Link, *, expect: Expect | None = None) -> None:
@@ -69,11 +70,6 @@ class Chain(Scpi):
             self._check_identity(identity)
         self._identity = identity
         return identity
-
-    def ask(self, command: str) -> str:
-        """Send the parts of `command` one after another; return the answers, joined by ";". Raises: as Scpi.ask."""
-        with self._link.transaction():
-            return ";".join(self._said(command))
 
     def send(self, *commands: str) -> None:
         """Send commands, each of them confirmed. Raises: CommandRefused: one was not."""

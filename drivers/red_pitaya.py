@@ -33,7 +33,7 @@ from drivers.read_back import OUTPUT, Setting
 from drivers.safe import SafeState
 from drivers.scpi import Identity, Scpi, spoken
 from drivers.scpi_apart import Crlf
-from drivers.scpi_digitizer import RANGE, Channel, Described, Rails, ScpiDigitizer, Shape, unknown
+from drivers.scpi_digitizer import CENTRE, RANGE, Channel, Described, Rails, ScpiDigitizer, Shape, unknown
 from drivers.scpi_digitizer import Model as ScopeModel
 from drivers.scpi_generator import FULL_SCALE, Headers, Model, ScpiGenerator
 from drivers.scpi_generator import Channel as Output
@@ -47,7 +47,7 @@ CLOCK_HZ, BUFFER = 125e6, 16_384
 DIVIDERS = (1, 2, 4, 8, *range(16, 8193))
 GAINS = {2.0: "LV", 40.0: "HV"}  # range in V -> jumper
 DELAY = "trigger delay"
-FINE, CENTRE = 30_000, 32_768  # words of half a range, and the word of 0 V
+FINE = 30_000  # words of half a range
 CLIPPED = 29_400  # 0.98 of half a range: calibration moves the rail
 PLACES = 1e-5  # numbers are told with six digits
 MODELS = {f"INSTR20{year}": Model(CLOCK_HZ, Memory(2, BUFFER), least_vpp=2e-3) for year in range(14, 40)}
@@ -139,6 +139,7 @@ class PitayaScope(ScpiDigitizer):
     rails: ClassVar[Rails] = Rails(CENTRE - CLIPPED, CENTRE + CLIPPED)
     beginning: ClassVar[tuple[str, ...]] = ("ACQ:RST", "*CLS")
     stop: ClassVar[str] = "ACQ:STOP"
+    form = ("ACQ:DATA:UNITS?;ACQ:DATA:FORMAT?", "VOLTS;BIN")
     speaks: ClassVar[type[Scpi]] = Crlf
     _edge_at = "the generator's own start"
     _delay = BUFFER // 2
@@ -172,9 +173,7 @@ class PitayaScope(ScpiDigitizer):
     def _set_up(self) -> None:
         gains = [f"ACQ:SOUR{one.number}:GAIN {GAINS[one.range_v]}" for one in self._channels]
         self._scpi.send(self.stop, *gains, "ACQ:AVG ON", "ACQ:DATA:UNITS VOLTS", "ACQ:DATA:FORMAT BIN")
-        form = self._scpi.ask("ACQ:DATA:UNITS?;ACQ:DATA:FORMAT?").upper()
-        if form != "VOLTS;BIN":
-            raise self._refuse_form(form, "VOLTS;BIN")
+        self._check_form()
 
     def _set_time(self, samples: int, rate_hz: float, start_s: float) -> None:
         assert isinstance(self._bases, Rates)
@@ -205,7 +204,7 @@ class PitayaScope(ScpiDigitizer):
         form, (divider, delay, held) = text.split(";")[:3], map(float, text.split(";")[3:])
         axis = Axis((delay - held / 2) * divider / CLOCK_HZ, divider / CLOCK_HZ)
         found = self._part(shape, axis, round(held), Scale(0.5 * one.range_v / FINE, 0.0, CENTRE))
-        return self._checked(found, shape, one, ";".join(form).upper(), f"VOLTS;BIN;{GAINS[one.range_v]}")
+        return self._checked(found, shape, one, ";".join(form).upper(), f"{self.form[1]};{GAINS[one.range_v]}")
 
     def _words(self, one: Channel) -> Words:
         """Read the oldest samples, which are volts, as words."""

@@ -39,8 +39,8 @@ from drivers.scpi_digitizer import (
     Rails,
     ScpiDigitizer,
     Shape,
+    known,
     numbers_of,
-    unknown,
 )
 from drivers.time_bases import TimeBases
 from drivers.waveform.record import Axis, Memory, Scale, Words
@@ -129,11 +129,9 @@ class RigolScope(ScpiDigitizer):
         )  # fmt: skip
 
     def _limits(self, identity: Identity) -> Model:
-        name = next((name for name in MODELS if identity.model.upper().startswith(name)), None)
-        if name is None:
-            raise unknown(identity, ", ".join(MODELS))
-        self._family, external = MODELS[name]
+        self._family, external = known(MODELS, identity, ", ".join(MODELS))
         self.rails = self._family.rails  # type: ignore[misc]
+        self.form = (":WAV:FORM?", self._family.form)
         if self._edge not in (range(5) if external else range(1, 5)) or self._edge in self.channels:
             raise ConfigError(
                 "the scope has no such trigger input", where=self._name,
@@ -192,9 +190,7 @@ class RigolScope(ScpiDigitizer):
             f":TRIG:EDGE:LEV {self._trigger_v:.6g}", ":TRIG:EDGE:SLOP POS", ":TRIG:SWE NORM", ":ACQ:TYPE NORM",
             ":TIM:MODE MAIN", f":WAV:SOUR CHAN{self._channels[0].number}", ":WAV:MODE RAW", f":WAV:FORM {self._family.form}",
         )  # fmt: skip
-        form = self._scpi.ask(":WAV:FORM?").upper()
-        if form != self._family.form:
-            raise self._refuse_form(form, self._family.form)
+        self._check_form()
 
     def _set_time(self, samples: int, rate_hz: float, start_s: float) -> None:
         base = self._time_base(samples, rate_hz)
@@ -216,9 +212,6 @@ class RigolScope(ScpiDigitizer):
     def _status(self) -> str:
         return self._scpi.ask(":TRIG:STAT?").upper()
 
-    def _source(self, one: Channel) -> str:
-        return "" if len(self._channels) == 1 else f":WAV:SOUR CHAN{one.number};"
-
     def _preamble(self, one: Channel) -> str:
         return self._scpi.ask(f"{self._source(one)}:WAV:PRE?")
 
@@ -229,9 +222,8 @@ class RigolScope(ScpiDigitizer):
 
     def _words(self, one: Channel) -> Words:
         """Read a record in windows, each counted from 1, both ends included."""
-        parts, source, end = [], self._source(one), one.first + one.points
-        for begin in range(one.first, end, self._family.window):
-            stop = min(begin + self._family.window, end)
+        parts, source = [], self._source(one)
+        for begin, stop in self._windows(one, self._family.window):
             ends = f"{source}:WAV:STAR {begin + 1};:WAV:STOP {stop};:WAV:DATA?"
             parts.append(self._scpi.ask_block(ends, self._family.kind, stop - begin))
         words: Words = np.concatenate(parts).astype(np.uint16)

@@ -42,7 +42,6 @@ DIVISIONS = 10  # that CHANnel:RANGe spans
 WAITING = 1 << 3  # of STATus:OPERation:CONDition
 LENGTH = "record length"
 LENGTHS = (*(digit * 10**power for power in (4, 5, 6) for digit in (1, 2, 5)), 10_000_000, 20_000_000)
-FORM = "UINT,16;LSBF"
 
 
 class RohdeSchwarzRTB(ScpiDigitizer):
@@ -51,7 +50,8 @@ class RohdeSchwarzRTB(ScpiDigitizer):
     timed: ClassVar[tuple[str, ...]] = (RANGE, POSITION, LENGTH)
     inputs: ClassVar[Mapping[float, str]] = {1e6: "DCL"}
     rails: ClassVar[Rails] = Rails(0, 0xFFC0)
-    stop: ClassVar[str] = ":STOP"
+    hide: ClassVar[str] = ":CHAN1:STAT OFF"
+    form = (":FORM?;:FORM:BORD?", "UINT,16;LSBF")
     _edge_at = "the scope's EXT TRIG IN"
 
     def _limits(self, identity: Identity) -> Model:
@@ -88,29 +88,22 @@ class RohdeSchwarzRTB(ScpiDigitizer):
             Setting("byte order", ":FORM:BORD?", "word"),
         )
 
-    def _set_up(self) -> None:
-        screens = [
-            command
-            for one in self._channels
-            for command in (
-                f"{one.header}:STAT ON", f"{one.header}:COUP {self._input}", f"{one.header}:POL NORM",
-                f"{one.header}:BAND FULL", f":PROB{one.number}:SET:ATT:MAN 1", f"{one.header}:POS 0",
-                f"{one.header}:RANG {one.range_v:.6g}", f"{one.header}:OFFS {one.offset_v:.6g}",
-                f"{one.header}:DATA:POIN MAX",
-            )
-        ]  # fmt: skip
-        first = () if 1 in self.channels else (":CHAN1:STAT OFF",)
-        self._scpi.send(
-            self.stop, *first, *screens, ":TRIG:A:TYPE EDGE", ":TRIG:A:SOUR EXT", f":TRIG:A:LEV5 {self._trigger_v:.6g}",
-            ":TRIG:A:EDGE:SLOP POS", ":TRIG:A:MODE NORM", ":ACQ:TYPE REFR", ":ACQ:POIN:AUT OFF", ":TIM:REF 50",
-            ":FORM UINT,16", ":FORM:BORD LSBF",
+    def _screen_of(self, one: Channel) -> tuple[str, ...]:
+        return (
+            f"{one.header}:STAT ON", f"{one.header}:COUP {self._input}", f"{one.header}:POL NORM", f"{one.header}:BAND FULL",
+            f":PROB{one.number}:SET:ATT:MAN 1", f"{one.header}:POS 0", f"{one.header}:RANG {one.range_v:.6g}",
+            f"{one.header}:OFFS {one.offset_v:.6g}", f"{one.header}:DATA:POIN MAX",
         )  # fmt: skip
-        form = self._scpi.ask(":FORM?;:FORM:BORD?").upper()
-        if form != FORM:
-            raise self._refuse_form(form, FORM)
-        for one in self._channels:
-            self._took(f"{one.header}:RANG?", one.range_v, "V")
-            self._took(f"{one.header}:OFFS?", one.offset_v, "V")
+
+    def _set_up(self) -> None:
+        rest = (
+            ":TRIG:A:TYPE EDGE", ":TRIG:A:SOUR EXT", f":TRIG:A:LEV5 {self._trigger_v:.6g}", ":TRIG:A:EDGE:SLOP POS",
+            ":TRIG:A:MODE NORM", ":ACQ:TYPE REFR", ":ACQ:POIN:AUT OFF", ":TIM:REF 50", ":FORM UINT,16", ":FORM:BORD LSBF",
+        )  # fmt: skip
+        self._send_screens(self._screen_of, rest, self._held_volts)
+
+    def _held_volts(self, one: Channel) -> tuple[tuple[str, float], ...]:
+        return (f"{one.header}:RANG?", one.range_v), (f"{one.header}:OFFS?", one.offset_v)
 
     def _set_time(self, samples: int, rate_hz: float, start_s: float) -> None:
         """The record is longer than what is asked for: its middle is where that of what is asked for is."""
@@ -142,7 +135,7 @@ class RohdeSchwarzRTB(ScpiDigitizer):
         *_, held, values, start_s, step_s, origin_v, volts = numbers_of(numbers.replace(";", ","), 8, one.name)
         self._length = round(held)
         found = self._part(shape, Axis(start_s, step_s), self._length, Scale(volts, origin_v, 0.0))
-        return self._checked(found, shape, one, f"{form};{order};{values:g}".upper(), f"{FORM};1")
+        return self._checked(found, shape, one, f"{form};{order};{values:g}".upper(), f"{self.form[1]};1")
 
     def _words(self, one: Channel) -> Words:
         """Read a record, which comes whole; return the part that was asked for."""

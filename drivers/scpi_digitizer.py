@@ -13,9 +13,12 @@ from __future__ import annotations
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from drivers.links.link import Link
 from drivers.poll import Poll
@@ -43,6 +46,9 @@ RANGE, POSITION = "time range", "time position"
 VERIFY_EVERY = 256  # records between two looks at the preamble: somebody may turn a knob
 ARMED_S = 1.0  # longest wait until a scope is ready for a trigger
 
+CENTRE = 32_768  # word of 0, of signed words that are taken as unsigned ones
+
+M = TypeVar("M")
 Shape = tuple[int, float, float]
 """What is configured: samples, samples/s, first sample after the trigger in s."""
 
@@ -140,6 +146,9 @@ class ScpiDigitizer(ScpiDriver):
     stop: ClassVar[str] = ":STOP"
     speaks: ClassVar[type[Scpi]] = Scpi  # the form of conversation that the instrument understands
     lock: ClassVar[tuple[str, str]] = ("", "")  # question that locks the front panel, command that unlocks it
+    hide: ClassVar[str] = ""  # hides channel 1, which *RST shows: one that is on may take rate and memory from another
+    form: tuple[str, str] = ("", "")  # question for the form of the words, and its answer
+    source: ClassVar[str] = ":WAV:SOUR CHAN{}"  # chooses the channel whose words are asked for
 
     _bases: TimeBases | Rates | None = None  # None: every whole divider of its clock
 
@@ -401,6 +410,41 @@ class ScpiDigitizer(ScpiDriver):
         raise ConfigError("the scope has no such input", where=self._name, got=f"{ohm:g} ohm", allowed=allowed,
                           outputs="unchanged; nothing was sent", todo="correct input in the bench file")  # fmt: skip
 
+    def _send_screens(
+        self,
+        screen: Callable[[Channel], Iterable[str]],
+        rest: Iterable[str],
+        held: Callable[[Channel], Iterable[tuple[str, float]]],
+    ) -> None:
+        """Send what stays the same between records, and see that form and screens were taken.
+
+        Args:
+            screen: commands for the screen of a channel.
+            rest: commands for trigger, acquisition and the form of the words.
+            held: questions for volts of a channel, and what they should answer.
+        """
+        hidden = () if 1 in self.channels else (self.hide,)
+        self._scpi.send(self.stop, *hidden, *(command for one in self._channels for command in screen(one)), *rest)
+        self._check_form()
+        for one in self._channels:
+            for question, volts in held(one):
+                self._took(question, volts, "V")
+
+    def _check_form(self) -> None:
+        question, allowed = self.form
+        got = self._scpi.ask(question).upper().lstrip("+")
+        if got != allowed:
+            raise self._refuse_form(got, allowed)
+
+    def _source(self, one: Channel) -> str:
+        """What goes in front of a question for the words of a channel; "" of the only one, which was chosen at first."""
+        return "" if len(self._channels) == 1 else f"{self.source.format(one.number)};"
+
+    def _windows(self, one: Channel, most: int) -> Iterator[tuple[int, int]]:
+        """First place, and the one behind the last, of parts of a record with `most` words at most."""
+        end = one.first + one.points
+        return ((begin, min(begin + most, end)) for begin in range(one.first, end, most))
+
     def _refuse_form(self, got: str, allowed: str) -> CommandRefused:
         """The error of a scope that sends words of another form than it was told to."""
         return CommandRefused(
@@ -484,6 +528,26 @@ def numbers_of(preamble: str, count: int, where: str) -> list[float]:
     return fields
 
 
+def unsigned(codes: NDArray[Any]) -> Words:
+    """Signed words of 16 bits as unsigned ones: 0 becomes CENTRE."""
+    words: Words = (codes.view(np.uint16) ^ np.uint16(CENTRE)).astype(np.uint16)
+    return words
+
+
+def known(models: Mapping[str, M], identity: Identity, allowed: str) -> M:
+    """What `models` says of the model that answered, by the beginning of its name. Raises: WrongInstrument: none of them."""
+    name = _plain(identity.model)
+    found = next((model for beginning, model in models.items() if name.startswith(_plain(beginning))), None)
+    if found is None:
+        raise unknown(identity, allowed)
+    return found
+
+
+def beginnings(models: Mapping[str, object]) -> str:
+    """The models that a driver knows, as messages tell them."""
+    return ", ".join(f"{name}…" for name in models)
+
+
 def unknown(identity: Identity, allowed: str) -> WrongInstrument:
     """The error of an instrument that a driver of scopes does not know."""
     return WrongInstrument(
@@ -531,6 +595,10 @@ def _screen(called: str, channels: list[Channel]) -> Port:
         return channels[0].port
     lows, highs = zip(*((channel.port.shared_low, channel.port.shared_high) for channel in channels), strict=True)
     return Port(called, tuple(lows), tuple(highs), "V", len(channels))
+
+
+def _plain(model: str) -> str:
+    return model.upper().replace("-", "").replace(" ", "")
 
 
 def _turned(where: str, got: str, allowed: str) -> Changed:

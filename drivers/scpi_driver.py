@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from drivers.closing import close_all
 from drivers.read_back import Panel, Value, close_panel
 from drivers.safe import SafeState, switch_off_surely
-from drivers.scpi import Identity, Scpi
-from hil.errors import OpenFailed, UnsafeOutputs
+from drivers.scpi import Expect, Identity, Scpi
+from hil.errors import OpenFailed, UnsafeOutputs, WrongInstrument
 
 REOPEN_PAUSE_S = 0.2
 
@@ -110,3 +110,24 @@ class ScpiOutput(ScpiDriver):
             where=f"{self._called}, {self.identity.model} {self.identity.serial}", outputs=self.safe_state().outputs,
             todo="switch the outputs off at the instrument, then look at its power and cable",
         )  # fmt: skip
+
+
+def answering(scpi: Scpi, expect: Expect, name: str, outputs: str) -> Identity:
+    """Ask who answers; nothing is set.
+
+    Args:
+        scpi: a conversation.
+        expect: who must answer.
+        name: how messages name the instrument.
+        outputs: what messages say of its outputs.
+
+    Raises:
+        WrongInstrument: another one. LinkError.
+    """
+    identity = scpi.identify()
+    if not expect.admits(identity):
+        raise WrongInstrument(
+            "this is not an instrument that the driver knows", where=name, got=str(identity), allowed=str(expect),
+            outputs=outputs, todo="correct the address or the driver in the bench file",
+        )  # fmt: skip
+    return identity

@@ -15,9 +15,9 @@ from drivers.closing import close_all
 from drivers.links.link import Link
 from drivers.read_back import Panel, Setting, close_panel
 from drivers.scpi import SENTINEL, Expect, Scpi
-from drivers.scpi_driver import ScpiDriver
+from drivers.scpi_driver import ScpiDriver, answering
 from hil.device import Port
-from hil.errors import Desync, NotAReading, WrongInstrument
+from hil.errors import Desync, NotAReading
 from hil.units import finite
 
 
@@ -58,12 +58,7 @@ class ScpiMeter(ScpiDriver):
         self._closed = self._ready = False
         try:
             self._layout = made = layout()
-            self.identity = self._scpi.identify()
-            if not made.expect.admits(self.identity):
-                raise WrongInstrument(
-                    "this is not an instrument that the driver knows", where=made.name, got=str(self.identity),
-                    allowed=str(made.expect), outputs="it has none", todo="correct the address or the driver in the bench file",
-                )  # fmt: skip
+            self.identity = answering(self._scpi, made.expect, made.name, "it has none")
             self._met()
             self._scpi.send("*RST", "*CLS")
         except BaseException:

@@ -24,10 +24,10 @@ from drivers.links.link import Link
 from drivers.read_back import OUTPUT, Panel, Setting, Value
 from drivers.safe import SafeState, Step, carry_out
 from drivers.scpi import Expect, Scpi
-from drivers.scpi_driver import ScpiOutput
+from drivers.scpi_driver import ScpiOutput, answering
 from drivers.scpi_talk import OVER_VISA, ScpiTalk
 from hil.device import Port
-from hil.errors import CommandRefused, ConfigError, ContractError, WrongInstrument
+from hil.errors import CommandRefused, ConfigError, ContractError
 from hil.port import each
 from hil.units import finite
 
@@ -106,12 +106,7 @@ class ScpiSource(ScpiOutput):
         try:
             self._layout = made = layout()
             self._called = made.name
-            self.identity = self._scpi.identify()
-            if not made.expect.admits(self.identity):
-                raise WrongInstrument(
-                    "this is not an instrument that the driver knows", where=made.name, got=str(self.identity),
-                    allowed=str(made.expect), outputs="unchanged", todo="correct the address or the driver in the bench file",
-                )  # fmt: skip
+            self.identity = answering(self._scpi, made.expect, made.name, "unchanged")
             self._met()
             self._scpi.send("*RST", "*CLS")
         except BaseException:

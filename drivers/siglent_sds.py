@@ -29,6 +29,7 @@ from drivers.read_back import Setting
 from drivers.scpi import Identity, Scpi
 from drivers.scpi_apart import Unregistered
 from drivers.scpi_digitizer import (
+    CENTRE,
     POSITION,
     RANGE,
     Channel,
@@ -38,6 +39,7 @@ from drivers.scpi_digitizer import (
     ScpiDigitizer,
     Shape,
     unknown,
+    unsigned,
 )
 from drivers.time_bases import TimeBases
 from drivers.waveform.record import Axis, Memory, Scale, Words
@@ -47,7 +49,6 @@ DIVISIONS, ACROSS = 8, 10
 DEPTH = "memory depth"
 WORDS = {10_000: "10K", 100_000: "100K", 1_000_000: "1M", 10_000_000: "10M"}
 DESCRIPTOR_BYTES = 346
-CENTRE = 32768  # word of the middle of the screen, of signed codes that are read as unsigned ones
 MODELS = {"SDS8": 2e9, "SDS1": 2e9, "SDS2": 2e9}  # samples/s with one channel on; …X HD
 
 
@@ -65,6 +66,9 @@ class SiglentSDS(ScpiDigitizer):
     rails: ClassVar[Rails] = Rails(0, 0xFFF0)
     beginning: ClassVar[tuple[str, ...]] = ("*RST",)
     stop: ClassVar[str] = ":TRIG:STOP"
+    hide: ClassVar[str] = ":CHAN1:SWIT OFF"
+    form = (":WAV:WIDT?;:WAV:BYT?", "WORD;LSB")
+    source: ClassVar[str] = ":WAV:SOUR C{}"
     speaks: ClassVar[type[Scpi]] = Unregistered
 
     def _limits(self, identity: Identity) -> Model:
@@ -102,28 +106,22 @@ class SiglentSDS(ScpiDigitizer):
             Setting("format", ":WAV:WIDT?", "word"),
         )
 
-    def _set_up(self) -> None:
-        screens = [
-            command
-            for one in self._channels
-            for command in (
-                f"{one.header}:SWIT ON", f"{one.header}:COUP DC", f"{one.header}:IMP {self._input}",
-                f"{one.header}:PROB VALue,1", f"{one.header}:SCAL {one.range_v / DIVISIONS:.6g}",
-                f"{one.header}:OFFS {-one.offset_v:.6g}",
-            )
-        ]  # fmt: skip
-        first = () if 1 in self.channels else (":CHAN1:SWIT OFF",)
-        self._scpi.send(
-            ":TRIG:STOP", *first, *screens, ":TRIG:TYPE EDGE", ":TRIG:EDGE:SOUR EX", f":TRIG:EDGE:LEV {self._trigger_v:.6g}",
-            ":TRIG:EDGE:SLOP RISing", ":ACQ:TYPE NORMal", ":ACQ:MMAN FMDepth", ":WAV:WIDT WORD", ":WAV:BYT LSB", ":WAV:INT 1",
-            f":WAV:SOUR C{self._channels[0].number}",
+    def _held_volts(self, one: Channel) -> tuple[tuple[str, float], ...]:
+        return (f"{one.header}:SCAL?", one.range_v / DIVISIONS), (f"{one.header}:OFFS?", -one.offset_v)
+
+    def _screen_of(self, one: Channel) -> tuple[str, ...]:
+        return (
+            f"{one.header}:SWIT ON", f"{one.header}:COUP DC", f"{one.header}:IMP {self._input}", f"{one.header}:PROB VALue,1",
+            f"{one.header}:SCAL {one.range_v / DIVISIONS:.6g}", f"{one.header}:OFFS {-one.offset_v:.6g}",
         )  # fmt: skip
-        form = self._scpi.ask(":WAV:WIDT?;:WAV:BYT?").upper()
-        if form != "WORD;LSB":
-            raise self._refuse_form(form, "WORD;LSB")
-        for one in self._channels:
-            self._took(f"{one.header}:SCAL?", one.range_v / DIVISIONS, "V")
-            self._took(f"{one.header}:OFFS?", -one.offset_v, "V")
+
+    def _set_up(self) -> None:
+        rest = (
+            ":TRIG:TYPE EDGE", ":TRIG:EDGE:SOUR EX", f":TRIG:EDGE:LEV {self._trigger_v:.6g}", ":TRIG:EDGE:SLOP RISing",
+            ":ACQ:TYPE NORMal", ":ACQ:MMAN FMDepth", ":WAV:WIDT WORD", ":WAV:BYT LSB", ":WAV:INT 1",
+            self.source.format(self._channels[0].number),
+        )  # fmt: skip
+        self._send_screens(self._screen_of, rest, self._held_volts)
         self._took(":TRIG:EDGE:LEV?", self._trigger_v, "V")
         self._most_read = max(1, self._scpi.ask_int(":WAV:MAXP?"))
 
@@ -145,9 +143,6 @@ class SiglentSDS(ScpiDigitizer):
 
     def _status(self) -> str:
         return self._scpi.ask(":TRIG:STAT?").upper()
-
-    def _source(self, one: Channel) -> str:
-        return "" if len(self._channels) == 1 else f":WAV:SOUR C{one.number};"
 
     def _preamble(self, one: Channel) -> str:
         block = self._scpi.ask_block(f"{self._source(one)}:WAV:PRE?", "u1", DESCRIPTOR_BYTES)
@@ -171,9 +166,8 @@ class SiglentSDS(ScpiDigitizer):
 
     def _words(self, one: Channel) -> Words:
         """Read a record in parts; codes are signed, and are returned shifted, so that no word is negative."""
-        parts, source, end = [], self._source(one), one.first + one.points
-        for begin in range(one.first, end, self._most_read):
-            count = min(self._most_read, end - begin)
-            parts.append(self._scpi.ask_block(f"{source}:WAV:STAR {begin};:WAV:POIN {count};:WAV:DATA?", "<i2", count))
-        words: Words = (np.concatenate(parts).view(np.uint16) ^ np.uint16(CENTRE)).astype(np.uint16)
-        return words
+        parts, source = [], self._source(one)
+        for begin, end in self._windows(one, self._most_read):
+            ends = f"{source}:WAV:STAR {begin};:WAV:POIN {end - begin};:WAV:DATA?"
+            parts.append(self._scpi.ask_block(ends, "<i2", end - begin))
+        return unsigned(np.concatenate(parts))

@@ -5,19 +5,22 @@
     9.9E37    the current is beyond its range
 
 A measurement that was held back is no data: it raises NotAReading, as one beyond the range does. A driver says in a `Measuring`
-how its instrument is asked; what holds and switches is drivers/scpi_source.py.
+how its instrument is asked, one of a single channel in `Words`; what holds and switches is drivers/scpi_source.py.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from drivers.links.link import Link
-from drivers.scpi import SENTINEL, Scpi
-from drivers.scpi_source import Layout, Level, ScpiSource
+from drivers.read_back import Setting
+from drivers.scpi import SENTINEL, Expect, Scpi
+from drivers.scpi_source import Layout, Level, ScpiSource, resting
 from hil.device import Port
 from hil.errors import ConfigError, ContractError, Desync, NotAReading
 from hil.port import Limit, each
@@ -114,12 +117,19 @@ class SourceMeter(ScpiSource):
         with self._scpi.link.transaction():
             self._scpi.send(*self._measuring.begin(columns, settle_s))
             self._scpi.check("taking a list of levels", outputs=self._unknown)
-            found = self._currents(self._measuring.run(len(rows)), len(rows))
-            if self._measuring.end:
-                self._scpi.send(*self._measuring.end)
-            self.levels(rows[-1])
-            self.levels(rows[-1])
+            try:
+                found = self._currents(self._measuring.run(len(rows)), len(rows))
+            except NotAReading:
+                self._end_list(rows[-1])  # in the list mode no level could be set, not even on the way to rest
+                raise
+            self._end_list(rows[-1])
         return [list(row) for row in zip(*found, strict=True)]
+
+    def _end_list(self, last: Sequence[float]) -> None:
+        """Hold `last`, in V, as a level again."""
+        if self._measuring.end:
+            self._scpi.send(*self._measuring.end)
+        self.levels(last)
 
     def _currents(self, questions: Sequence[str], count: int) -> list[list[float]]:
         """(channels, count) in A."""
@@ -143,6 +153,93 @@ class SourceMeter(ScpiSource):
                 todo="raise range_a, or look whether the device under test is shorted",
             )  # fmt: skip
         return [of[::2] for of in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a source-meter of one channel is set to.
+
+    Args:
+        widest_v: largest level, either sign.
+        rest_v: level at rest.
+        range_a: range of the measured current, and compliance.
+        nplc: how long a measurement integrates, in periods of the mains.
+    """
+
+    widest_v: float
+    rest_v: float
+    range_a: float
+    nplc: float
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A source-meter of one channel, in its own words.
+
+    Args:
+        setup: commands that bring it to its known state, outputs off.
+        besides: what else is read back.
+        measuring: how it is asked.
+    """
+
+    setup: tuple[str, ...]
+    besides: tuple[Setting, ...]
+    measuring: Measuring
+
+
+class OneSourceMeter(SourceMeter):
+    """A source-meter of one channel, sourcing V and measuring A. It can hold voltage and compliance.
+
+    Args:
+        scpi: an open conversation with the instrument, or a Link.
+        low_v, high_v: narrower limits of the level, V.
+        range_a: range of the measured current, A, either sign; also the compliance of the source.
+        nplc: how long a measurement integrates, in periods of the mains.
+        slew_v_per_s: largest rate of the level, V/s, and of its way down before it is switched off; None: any.
+        max_step_v: largest step of the level, V; None: any.
+
+    Raises:
+        OutOfRange, ConfigError: settings that the instrument does not have. WrongInstrument.
+    """
+
+    expect: ClassVar[Expect]
+    highest: ClassVar[tuple[float, float]]  # V, A, either sign
+    periods: ClassVar[tuple[float, float]]  # least and largest nplc
+    compliance: ClassVar[str]  # header of the compliance
+
+    def __init__(
+        self,
+        scpi: Scpi | Link,
+        *,
+        low_v: float = -20.0,
+        high_v: float = 20.0,
+        range_a: float = 1e-3,
+        nplc: float = 0.1,
+        slew_v_per_s: float | None = None,
+        max_step_v: float | None = None,
+    ) -> None:
+        self.channels = (1,)
+
+        def layout() -> tuple[Layout, Measuring]:
+            name = "source-meter"
+            check_nplc(name, nplc, *self.periods)
+            levels = meter_levels(name, "", self.highest, (low_v, high_v), range_a, (":SOUR:VOLT", self.compliance))
+            said = self._words(Asked(max(abs(low_v), abs(high_v)), resting(levels["voltage"].port)[0], range_a, nplc))
+            drive = driven(name, low_v, high_v, 1, slew_v_per_s, max_step_v)
+            return Layout(
+                name, self.expect, levels, ("voltage",), drive, ":OUTP {}", ":OUTP?", 1, said.setup, said.besides
+            ), said.measuring  # fmt: skip
+
+        super().__init__(scpi, layout, range_a)
+
+    @abstractmethod
+    def _words(self, asked: Asked) -> Words:
+        """Say it in the words of the instrument."""
+
+
+def listed(levels: Sequence[float]) -> str:
+    """Levels as the words for a list have them."""
+    return ",".join(f"{value:.9g}" for value in levels)
 
 
 def meter_levels(

@@ -21,11 +21,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import numpy as np
-
 from drivers.read_back import Setting
 from drivers.scpi import POWER_ON, Identity, Scpi
 from drivers.scpi_digitizer import (
+    CENTRE,
     POSITION,
     RANGE,
     Channel,
@@ -34,8 +33,10 @@ from drivers.scpi_digitizer import (
     Rails,
     ScpiDigitizer,
     Shape,
+    beginnings,
+    known,
     numbers_of,
-    unknown,
+    unsigned,
 )
 from drivers.time_bases import Rates
 from drivers.waveform.record import Axis, Memory, Scale, Words
@@ -43,9 +44,7 @@ from drivers.waveform.record import Axis, Memory, Scale, Words
 DIVISIONS = 10  # of the screen's height
 LEAST = 1_000  # points of a record
 LENGTH = "record length"
-CENTRE = 32768  # word of the middle of the screen, of signed words that are read as unsigned ones
 LADDER = tuple(digit * 10**power for power in range(9) for digit in (1, 2, 5))
-FORM = "2;RI;LSB"
 USUAL = frozenset({0, 1, 401, 402, 403})  # events that are no errors: none, power on, operation complete, user request
 MODELS = {
     "MSO2": Model(1.25e9, Memory(LEAST, 10_000_000)),
@@ -87,14 +86,12 @@ class TektronixMSO(ScpiDigitizer):
     beginning: ClassVar[tuple[str, ...]] = ("*RST", "*CLS", ":HEAD 0", ":VERB 0")
     stop: ClassVar[str] = ":ACQ:STATE STOP"
     speaks: ClassVar[type[Scpi]] = Events
-    lock: ClassVar[tuple[str, str]] = ("", "")
+    hide: ClassVar[str] = ":DIS:GLO:CH1:STATE 0"
+    form = (":WFMO:BYT_N?;:WFMO:BN_F?;:WFMO:BYT_O?", "2;RI;LSB")
     _edge_at = "the scope's AUX IN"
 
     def _limits(self, identity: Identity) -> Model:
-        name = next((name for name in MODELS if identity.model.upper().startswith(name)), None)
-        if name is None:
-            raise unknown(identity, ", ".join(f"{prefix}…" for prefix in MODELS))
-        model = MODELS[name]
+        model = known(MODELS, identity, beginnings(MODELS))
         self._bases = Rates(model.rate_hz, LADDER)
         self._points = model.memory.least
         return model
@@ -132,28 +129,23 @@ class TektronixMSO(ScpiDigitizer):
             Setting("width of the words", ":DAT:WID?"),
         )
 
+    def _screen_of(self, one: Channel) -> tuple[str, ...]:
+        return (
+            f":DIS:GLO:CH{one.number}:STATE 1", f":CH{one.number}:COUP DC", f":CH{one.number}:TER {self._input}",
+            f":CH{one.number}:INV 0", f":CH{one.number}:POS 0", f":CH{one.number}:SCA {one.range_v / DIVISIONS:.6g}",
+            f":CH{one.number}:OFFS {one.offset_v:.6g}",
+        )  # fmt: skip
+
     def _set_up(self) -> None:
-        screens = [
-            command
-            for one in self._channels
-            for command in (
-                f":DIS:GLO:CH{one.number}:STATE 1", f":CH{one.number}:COUP DC", f":CH{one.number}:TER {self._input}",
-                f":CH{one.number}:INV 0", f":CH{one.number}:POS 0", f":CH{one.number}:SCA {one.range_v / DIVISIONS:.6g}",
-                f":CH{one.number}:OFFS {one.offset_v:.6g}",
-            )
-        ]  # fmt: skip
-        first = () if 1 in self.channels else (":DIS:GLO:CH1:STATE 0",)
-        self._scpi.send(
-            self.stop, *first, *screens, ":TRIG:A:TYP EDGE", ":TRIG:A:EDGE:SOU AUX", f":TRIG:AUXL {self._trigger_v:.6g}",
-            ":TRIG:A:EDGE:SLO RISE", ":TRIG:A:MOD NORM", ":ACQ:MOD SAM", ":ACQ:STOPA SEQ", ":HOR:MOD MAN", ":HOR:DEL:MOD 1",
+        rest = (
+            ":TRIG:A:TYP EDGE", ":TRIG:A:EDGE:SOU AUX", f":TRIG:AUXL {self._trigger_v:.6g}", ":TRIG:A:EDGE:SLO RISE",
+            ":TRIG:A:MOD NORM", ":ACQ:MOD SAM", ":ACQ:STOPA SEQ", ":HOR:MOD MAN", ":HOR:DEL:MOD 1",
             f":DAT:SOU CH{self._channels[0].number}", ":DAT:ENC SRI", ":DAT:WID 2",
         )  # fmt: skip
-        form = self._scpi.ask(":WFMO:BYT_N?;:WFMO:BN_F?;:WFMO:BYT_O?").upper().lstrip("+")
-        if form != FORM:
-            raise self._refuse_form(form, FORM)
-        for one in self._channels:
-            self._took(f":CH{one.number}:SCA?", one.range_v / DIVISIONS, "V")
-            self._took(f":CH{one.number}:OFFS?", one.offset_v, "V")
+        self._send_screens(self._screen_of, rest, self._held_volts)
+
+    def _held_volts(self, one: Channel) -> tuple[tuple[str, float], ...]:
+        return (f":CH{one.number}:SCA?", one.range_v / DIVISIONS), (f":CH{one.number}:OFFS?", one.offset_v)
 
     def _set_time(self, samples: int, rate_hz: float, start_s: float) -> None:
         assert isinstance(self._bases, Rates)
@@ -182,11 +174,9 @@ class TektronixMSO(ScpiDigitizer):
         held, step_s, zero_s, trigger, volts, zero, origin_v = numbers_of(numbers.replace(";", ","), 7, one.name)
         axis = Axis(zero_s - trigger * step_s, step_s)
         found = self._part(shape, axis, round(held), Scale(volts, origin_v, zero + CENTRE))
-        return self._checked(found, shape, one, ";".join(form).upper().lstrip("+"), FORM)
+        return self._checked(found, shape, one, ";".join(form).upper().lstrip("+"), self.form[1])
 
     def _words(self, one: Channel) -> Words:
         """Read signed words; they are returned shifted, so that none is negative."""
         ends = f":DAT:STAR {one.first + 1};:DAT:STOP {one.first + one.points}"
-        codes = self._scpi.ask_block(f":DAT:SOU CH{one.number};{ends};:CURV?", "<i2", one.points)
-        words: Words = (codes.view(np.uint16) ^ np.uint16(CENTRE)).astype(np.uint16)
-        return words
+        return unsigned(self._scpi.ask_block(f":DAT:SOU CH{one.number};{ends};:CURV?", "<i2", one.points))

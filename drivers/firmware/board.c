@@ -20,6 +20,7 @@
 #define HIGH_V 5.0
 #define LARGEST 4096            /* bytes of a payload: 51 rows */
 #define MOST_AVERAGES 1000
+#define LONGEST_US 1000000u     /* of all rows of a frame: meanwhile neither key nor watchdog is looked at */
 #define HEAD 12
 #define GAP_MS 250
 
@@ -164,6 +165,8 @@ static void request(uint8_t kind, uint16_t seq, uint16_t crc, const uint8_t *pay
             return;
         }
         watchdog_ms = (uint32_t)(watchdog_s * 1e3), tripped = 0, armed = 1;
+        if (watchdog_s > 0 && !watchdog_ms)
+            watchdog_ms = 1; /* 0 would be never */
     } else if (kind == SAFE && size == 0) {
         disarm();
         tripped = 0;
@@ -187,6 +190,8 @@ static void request(uint8_t kind, uint16_t seq, uint16_t crc, const uint8_t *pay
             refuse(kind, BAD_PAYLOAD, seq, "another number of codes");
         else if (!rows || !averages || averages > MOST_AVERAGES || !in_range(from, (size_t)CHANNELS * rows))
             refuse(kind, OUT_OF_RANGE, seq, "a code, or averages");
+        else if (settle_us > LONGEST_US / rows)
+            refuse(kind, OUT_OF_RANGE, seq, "rows that last more than a second");
         else if (kind == ROWS)
             answer(kind, DONE, seq, go_through(from, settle_us, averages, rows));
         else {

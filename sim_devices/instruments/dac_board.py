@@ -29,6 +29,7 @@ HIGH_V, READING_HIGH_V = 5.0, 5.0
 FULL, READING_FULL = (1 << BITS) - 1, (1 << READING_BITS) - 1
 LARGEST = 1 << 14
 MOST_AVERAGES = 1000
+LONGEST_US = 1_000_000  # of all rows of a frame
 
 
 class DacBoard(Probe, FramedBoard):
@@ -97,9 +98,11 @@ class DacBoard(Probe, FramedBoard):
         return self._codes.astype("<u2").tobytes()
 
     def _rows(self, payload: memoryview) -> bytes:
-        _, averages, rows = fields(wire.ROWS, payload[: wire.ROWS.size])
+        settle_us, averages, rows = fields(wire.ROWS, payload[: wire.ROWS.size])
         if not 1 <= averages <= MOST_AVERAGES or not rows:
             raise Complaint(Code.OUT_OF_RANGE, f"{averages} averages of {rows} rows")
+        if settle_us * rows > LONGEST_US:
+            raise Complaint(Code.OUT_OF_RANGE, f"rows of {settle_us * rows} us; up to {LONGEST_US}")
         sums = np.empty((rows, READINGS), "<u4")
         for row, codes in zip(sums, self._checked(payload[wire.ROWS.size :], rows), strict=True):
             self._codes[:] = codes

@@ -2,6 +2,7 @@
 
     record  ->  converter (drive.py)  ->  volts (output_stage.py)
 
+A dialect says which models there are, the settings of a channel (`_parameters`), its commands (`_table`) and what plays when.
 A trigger plays the record on every channel it reaches, and a pulse leaves the SYNC connector at its start, output on or off.
 """
 
@@ -11,10 +12,10 @@ import math
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from sim_devices.instruments.hand import FrontPanel, PanelBox
 from sim_devices.instruments.operations import Operations
 from sim_devices.instruments.parameters import INFINITY, Choice, Flag, Name, Number, Parameter
 from sim_devices.instruments.program_message import ScpiError
-from sim_devices.instruments.scpi import Call
+from sim_devices.instruments.scpi import Call, Command, Scpi
 from sim_devices.instruments.settings import Settings
 from sim_devices.instruments.volatile_memory import BUILT_IN, FULL_SCALE, VolatileMemory
 
@@ -56,13 +57,11 @@ class Downstream(Protocol):
 
 
 class GeneratorBox(PanelBox, ABC):
-    """A simulated generator of two channels. A subclass makes `_scpi`, its dialect, and `_front`, its front panel.
+    """A simulated generator of two channels.
 
     Args:
-        serial: serial number.
-        model: one of `models`.
-        models: that are simulated, by name.
-        box: settings of the box as a whole.
+        serial: serial number; None: that of the usual specimen.
+        model: one of MODELS; None: the usual one.
         lock: of the bench; boxes that are wired together share one.
         dac_bits: a coarser converter than the model's.
         samples: another memory than the model's.
@@ -70,38 +69,58 @@ class GeneratorBox(PanelBox, ABC):
         clock: seconds, monotonic.
     """
 
+    models: ClassVar[Mapping[str, Model]]  # that are simulated, by name
+    usual: ClassVar[tuple[str, str]]  # model and serial number of the usual specimen
+    maker: ClassVar[str] = ""
+    firmware: ClassVar[str] = ""
+    plus: ClassVar[bool] = True  # error codes are answered with their sign
+    texts: ClassVar[Mapping[int, str] | None] = None  # error texts of its own
+    box: ClassVar[Mapping[str, Parameter]] = {}  # settings of the box as a whole
+
     def __init__(
         self,
-        serial: str,
-        model: str,
-        models: Mapping[str, Model],
-        box: Mapping[str, Parameter],
+        serial: str | None = None,
         *,
+        model: str | None = None,
         lock: threading.Condition | None = None,
         dac_bits: int | None = None,
         samples: int | None = None,
         pace: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if model not in models:
-            raise ConfigError("no such generator is simulated", where="model", got=model, allowed=", ".join(models))
-        self.model, self.data, self._serial = model, models[model], serial
+        self.model, self._serial = model or self.usual[0], serial or self.usual[1]
+        if self.model not in self.models:
+            raise ConfigError("no such generator is simulated", where="model", got=self.model, allowed=", ".join(self.models))
+        self.data = self.models[self.model]
         self._bits = self.data.bits if dac_bits is None else dac_bits
         if not 2 <= self._bits <= self.data.bits:
             raise ConfigError(
                 "the converter cannot get finer",
                 where="dac_bits",
                 got=f"{dac_bits}",
-                allowed=f"2 to {self.data.bits} ({model})",
+                allowed=f"2 to {self.data.bits} ({self.model})",
             )
         self._lock, self._pace = lock or threading.Condition(), pace
         self._operations = Operations(self._lock, clock)
         self._downstream: Downstream | None = None
-        self._box = Settings(box)
+        self._box = Settings(self.box)
         self._channels = {n: Settings(self._parameters(), self._check, partial(self._moved, n)) for n in (1, 2)}
         self._memory = {n: VolatileMemory(samples or self.data.samples, self.data.least) for n in (1, 2)}
+        self._scpi = Scpi(
+            self._table(), identity=(self._maker(), self.model, self._serial, self.firmware), lock=self._lock,
+            operations=self._operations, reset=self._reset, trigger=self._bus_trigger, texts=self.texts, plus=self.plus,
+        )  # fmt: skip
+        self._front = self._panel()
 
-    _front: FrontPanel
+    def _panel(self) -> FrontPanel:
+        return FrontPanel(self._scpi, self.name)
+
+    @abstractmethod
+    def _table(self) -> Iterator[Command]:
+        """All commands."""
+
+    def _maker(self) -> str:
+        return self.maker
 
     # -- Box ----------------------------------------------------------------------------------------------------------
 
@@ -229,7 +248,7 @@ class GeneratorBox(PanelBox, ABC):
         return not s.flag("burst") or s.text("trigger") in ("IMM", "TIM")
 
     def _bus_trigger(self) -> None:
-        """Trigger from the bus."""
+        """``*TRG``: trigger from the bus. Raises: ScpiError: -211, nothing waits for it."""
         channels = tuple(n for n, s in self._channels.items() if s.text("trigger") == "BUS")
         if not channels:
             raise ScpiError(-211)
@@ -258,6 +277,12 @@ class GeneratorBox(PanelBox, ABC):
             now = self._channels[n].flag("output")
             if now != was and self._downstream is not None:
                 self._downstream.switched(self, n, now)
+
+    def _switch(self, call: Call) -> None:
+        """``OUTPut 0|1`` of a channel that plays."""
+        before = {call.channel: self._of(call).flag("output")}
+        self._of(call).change(output=self._of(call).read("output", call.only()))
+        self._report_switched(before)
 
     def _reset(self) -> None:
         """``*RST``. Volatile memory stays, outputs go off."""

@@ -13,17 +13,23 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 
-from sim_devices.instruments.parameters import Choice, Flag, Number, Parameter, numbers
-from sim_devices.instruments.program_message import ScpiError, Token
+from sim_devices.instruments.parameters import Choice, Flag, Number, Parameter
+from sim_devices.instruments.program_message import ScpiError
 from sim_devices.instruments.scpi import Call, Command
 from sim_devices.instruments.settings import setting
-from sim_devices.instruments.source_meter_box import STYLE, Measured, SourceMeterBox, any_function, meter_parameters
+from sim_devices.instruments.source_meter_box import (
+    STYLE,
+    Measured,
+    SourceMeterBox,
+    any_function,
+    elements_of,
+    meter_parameters,
+)
 from sim_devices.instruments.timing import Timing
 
 BEYOND = "+9.910000E+37"
 OVERFLOW, IN_COMPLIANCE = 1, 8
-ELEMENTS = {"VOLT": "VOLT", "CURR": "CURR", "RES": "RES", "TIME": "TIME", "STAT": "STAT",
-            "VOLTAGE": "VOLT", "CURRENT": "CURR", "RESISTANCE": "RES", "STATUS": "STAT"}  # fmt: skip
+ELEMENTS = ("VOLT", "CURR", "RES", "TIME", "STAT")
 MOST_LEVELS = 100
 
 
@@ -41,7 +47,7 @@ class Keithley2400(SourceMeterBox):
     def __init__(
         self, serial: str = "SIM-2400-0001", *, load_ohm: float = 1e3, lock: threading.Condition | None = None
     ) -> None:
-        self._elements = ["VOLT", "CURR", "RES", "TIME", "STAT"]
+        self._elements: tuple[str, ...] = ELEMENTS
         self._list: list[float] = []
         super().__init__(("KEITHLEY INSTRUMENTS INC.", "MODEL 2400", serial, "C32"), 1, _parameters, load_ohm, lock)
 
@@ -65,17 +71,10 @@ class Keithley2400(SourceMeterBox):
         yield setting("SYSTem:AZERo[:STATe]", "azero", self._of)
 
     def _put_list(self, call: Call) -> None:
-        levels = [float(v) for v in numbers(call.take(1, MOST_LEVELS))]
-        for level in levels:
-            self._channels[1].read("volts", f"{level:.9g}")  # refuses what is out of range
-        self._list = levels
+        self._list = self._levels_of(call, MOST_LEVELS)
 
     def _put_elements(self, call: Call) -> None:
-        words = [_upper(token) for token in call.take(1, 5)]
-        if any(word not in ELEMENTS for word in words):
-            raise ScpiError(-224, ",".join(words)[:24])
-        asked = {ELEMENTS[word] for word in words}
-        self._elements = [name for name in ("VOLT", "CURR", "RES", "TIME", "STAT") if name in asked]
+        self._elements = elements_of(call, ELEMENTS)
 
     def _measure(self) -> str:
         """Source and measure, once for each trigger; the list goes on from its beginning."""
@@ -96,7 +95,7 @@ class Keithley2400(SourceMeterBox):
         return ",".join(values[name] for name in self._elements)
 
     def _reset(self) -> None:
-        self._list, self._elements = [], ["VOLT", "CURR", "RES", "TIME", "STAT"]
+        self._list, self._elements = [], ELEMENTS
         super()._reset()
 
 
@@ -106,9 +105,3 @@ def _parameters() -> Mapping[str, Parameter]:
         delay=Number(0, 999.9999, 0, "S", style=STYLE), delay_auto=Flag(True), count=Number(1, 2500, 1, integer=True),
         azero=Flag(True),
     )  # fmt: skip
-
-
-def _upper(token: Token) -> str:
-    if not isinstance(token, str):
-        raise ScpiError(-104)
-    return token.upper()

@@ -17,10 +17,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from sim_devices.instruments.box import Message
-from sim_devices.instruments.parameters import Choice, Flag, Number, Parameter, number, numbers
+from sim_devices.instruments.parameters import Choice, Flag, Number, Parameter, number
 from sim_devices.instruments.program_message import Quoted, ScpiError
-from sim_devices.instruments.reading_buffer import OVERFLOW, Buffers, Language, Reading
+from sim_devices.instruments.reading_buffer import OVERFLOW, Buffers, Language, Reading, TouchBox
 from sim_devices.instruments.scpi import Call, Command
 from sim_devices.instruments.settings import setting
 from sim_devices.instruments.source_box import OUTPUT
@@ -32,7 +31,7 @@ SENSED = {"CURR": '"CURR:DC"', "VOLT": '"VOLT:DC"', "RES": '"RES"'}
 UNITS = {"CURR": "A", "VOLT": "V", "RES": "Ohm"}
 
 
-class Keithley2450(SourceMeterBox):
+class Keithley2450(TouchBox, SourceMeterBox):
     """A simulated source-meter.
 
     Args:
@@ -51,14 +50,9 @@ class Keithley2450(SourceMeterBox):
         self._sense, self._list, self._sweep = "CURR", list[float](), list[float]()
         super().__init__(("KEITHLEY INSTRUMENTS", "MODEL 2450", serial, "1.7.12b"), 1, _parameters, load_ohm, lock)
 
-    def execute(self, message: Message) -> bytes | None:
-        """Execute a message of the language that is spoken; see Box.execute."""
-        return super().execute(message if self._language.understands(message) else b"no:word:of:this:language")
-
     def _table(self) -> Iterator[Command]:
         yield from self._shared("<1>", "SOURce<1>", "[SENSe<1>]")
-        yield from self._buffers.commands()
-        yield from self._language.commands()
+        yield from self._touched(self._of)
         for word, limit, compliance in (("VOLTage", "ILIMit", "compliance_a"), ("CURRent", "VLIMit", "compliance_v")):
             yield setting(f"SOURce<1>:{word}:{limit}[:LEVel]", compliance, self._of)
             yield Command(f"SOURce<1>:{word}:{limit}[:LEVel]:TRIPped", get=lambda call: self._tripped())
@@ -67,7 +61,7 @@ class Keithley2450(SourceMeterBox):
             yield setting(f"SOURce<1>:{word}:READ:BACK", "read_back", self._of)
             yield setting(f"OUTPut<1>:{word}:SMODe", "off_mode", self._of)
             yield setting(f"[SENSe<1>]:{word}[:DC]:RSENse", "four_wires", self._of)
-            yield from self._averages(f"[SENSe<1>]:{word}[:DC]")
+            yield from self._averaged(f"[SENSe<1>]:{word}[:DC]", self._of)
             yield Command(f"SOURce<1>:LIST:{word}", self._put_list, lambda c: ",".join(format(v, STYLE) for v in self._list))
             yield Command(f"SOURce<1>:LIST:{word}:APPend", self._append)
             yield Command(f"SOURce<1>:SWEep:{word}:LIST", self._prepare_list)
@@ -77,20 +71,9 @@ class Keithley2450(SourceMeterBox):
         yield setting("[SENSe<1>]:RESistance:NPLCycles", "nplc", self._of)
         yield setting("[SENSe<1>]:RESistance:RSENse", "four_wires", self._of)
         yield Command("[SENSe<1>]:FUNCtion[:ON]", self._put_sense, lambda call: SENSED[self._sense])
-        yield setting("[SENSe<1>]:COUNt", "count", self._of)
-        yield setting("FORMat[:DATA]", "format", self._of)
         yield setting("ROUTe:TERMinals", "terminals", self._of)
-        yield Command("SYSTem:LFRequency", get=lambda call: "50")
-        yield Command("SYSTem:CLEar", lambda call: self._scpi.status.clear())
         yield Command("STATus:CLEar", lambda call: self._scpi.status.clear())
         yield Command("INITiate[:IMMediate]", lambda call: self._run(call))
-        yield Command("ABORt", lambda call: call.none())
-
-    def _averages(self, root: str) -> Iterator[Command]:
-        yield setting(f"{root}:AVERage[:STATe]", "average", self._of)
-        yield setting(f"{root}:AVERage:COUNt", "averages", self._of)
-        yield setting(f"{root}:AVERage:TCONtrol", "average_mode", self._of)
-        yield setting(f"{root}:AZERo[:STATe]", "azero", self._of)
 
     def _reading(self, one: Measured) -> Reading:
         by_function = {"CURR": one.amps, "VOLT": one.volts, "RES": one.volts / one.amps if one.amps else OVERFLOW}
@@ -110,19 +93,13 @@ class Keithley2450(SourceMeterBox):
         self._sense = found
 
     def _put_list(self, call: Call) -> None:
-        self._list = self._levels(call)
+        self._list = self._levels_of(call, MOST_LISTED)
 
     def _append(self, call: Call) -> None:
-        found = self._levels(call)
+        found = self._levels_of(call, MOST_LISTED)
         if len(self._list) + len(found) > MOST_POINTS:
             raise ScpiError(-223, f"{MOST_POINTS} values at most")
         self._list += found
-
-    def _levels(self, call: Call) -> list[float]:
-        levels = [float(v) for v in numbers(call.take(1, MOST_LISTED))]
-        for level in levels:
-            self._channels[1].read("volts", f"{level:.9g}")  # refuses what is out of range
-        return levels
 
     def _prepare_list(self, call: Call) -> None:
         first, *_ = call.take(1, 5)
@@ -151,11 +128,6 @@ class Keithley2450(SourceMeterBox):
         self._sense, self._list, self._sweep = "CURR", [], []
         self._buffers.reset()
         super()._reset()
-
-    def reboot(self) -> None:
-        """Lose power for a moment; the language that was set last is spoken after it."""
-        self._language.power_on()
-        super().reboot()
 
 
 def _parameters() -> Mapping[str, Parameter]:

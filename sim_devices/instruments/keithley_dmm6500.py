@@ -15,11 +15,10 @@ import threading
 import time
 from collections.abc import Iterator
 
-from sim_devices.instruments.box import Message
 from sim_devices.instruments.meter_box import MeterBox
 from sim_devices.instruments.parameters import Choice, Flag, Number, Parameter
 from sim_devices.instruments.program_message import Quoted, ScpiError
-from sim_devices.instruments.reading_buffer import OVERFLOW, Buffers, Language, Reading
+from sim_devices.instruments.reading_buffer import OVERFLOW, Buffers, Language, Reading, TouchBox
 from sim_devices.instruments.scpi import Call, Command
 from sim_devices.instruments.settings import Settings, setting
 
@@ -32,7 +31,7 @@ SPELLED = {"VOLT": "VOLT:DC", "CURR": "CURR:DC", "VOLTAGE:DC": "VOLT:DC", "CURRE
            "CURRENT": "CURR:DC", "RESISTANCE": "RES"}  # fmt: skip
 
 
-class KeithleyDMM6500(MeterBox):
+class KeithleyDMM6500(TouchBox, MeterBox):
     """A simulated multimeter.
 
     Args:
@@ -50,16 +49,11 @@ class KeithleyDMM6500(MeterBox):
         self._buffers = Buffers(self._reading, lambda: FUNCTIONS[self._settings.text("function")][1])
         super().__init__(("KEITHLEY INSTRUMENTS", "MODEL DMM6500", serial, "1.7.12b"), _parameters(), lambda _: there, lock)
 
-    def execute(self, message: Message) -> bytes | None:
-        """Execute a message of the language that is spoken; see Box.execute."""
-        return super().execute(message if self._language.understands(message) else b"no:word:of:this:language")
-
     def _table(self) -> Iterator[Command]:
         def of(call: Call) -> Settings:
             return self._settings
 
-        yield from self._language.commands()
-        yield from self._buffers.commands()
+        yield from self._touched(of)
         yield Command("[SENSe<1>]:FUNCtion[:ON]", self._put_function, lambda call: self._settings.text("function"))
         for function, (word, _, ranges) in FUNCTIONS.items():
             root, key = f"[SENSe<1>]:{word}" + ("" if function == "RES" else "[:DC]"), f"range {function}"
@@ -70,22 +64,14 @@ class KeithleyDMM6500(MeterBox):
             )
             yield setting(f"{root}:RANGe:AUTO", f"auto {function}", of)
             yield setting(f"{root}:NPLCycles", "nplc", of)
-            yield setting(f"{root}:AVERage[:STATe]", "average", of)
-            yield setting(f"{root}:AVERage:COUNt", "averages", of)
-            yield setting(f"{root}:AVERage:TCONtrol", "average_mode", of)
-            yield setting(f"{root}:AZERo[:STATe]", "azero", of)
+            yield from self._averaged(root, of)
             yield setting(f"{root}:RELative", f"relative {function}", of)
             yield setting(f"{root}:RELative:STATe", "relative", of)
             yield setting(f"DISPlay:{word}" + ("" if function == "RES" else "[:DC]") + ":DIGits", "digits", of)
-        yield setting("[SENSe<1>]:COUNt", "count", of)
-        yield setting("FORMat[:DATA]", "format", of)
         yield setting("ROUTe:SCAN:COUNt:SCAN", "scans", of)
         yield setting("ROUTe:SCAN:INTerval", "interval", of)
         yield setting("DISPlay:LIGHt:STATe", "light", of)
         yield Command("ROUTe:TERMinals", get=lambda call: "FRON")
-        yield Command("SYSTem:LFRequency", get=lambda call: "50")
-        yield Command("SYSTem:CLEar", lambda call: self._scpi.status.clear())
-        yield Command("ABORt", lambda call: call.none())
 
     def _put_function(self, call: Call) -> None:
         token = call.only()
@@ -111,11 +97,6 @@ class KeithleyDMM6500(MeterBox):
     def _reset(self) -> None:
         self._buffers.reset()
         super()._reset()
-
-    def reboot(self) -> None:
-        """Lose power for a moment; the language that was set last is spoken after it."""
-        self._language.power_on()
-        super().reboot()
 
 
 def _parameters() -> dict[str, Parameter]:

@@ -9,17 +9,14 @@ data sheets 5991-0692EN (33500B) and 5991-3272EN (33600A). Not simulated: sequen
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from sim_devices.instruments import output_stage
 from sim_devices.instruments import volatile_memory as memory
 from sim_devices.instruments.generator_box import GeneratorBox, Model
-from sim_devices.instruments.hand import FrontPanel
 from sim_devices.instruments.parameters import Choice, Flag, Parameter, numbers
 from sim_devices.instruments.program_message import Block, ScpiError
-from sim_devices.instruments.scpi import Call, Command, Scpi
+from sim_devices.instruments.scpi import Call, Command
 from sim_devices.instruments.settings import setting
 from sim_devices.instruments.timing import Timing
 from sim_devices.instruments.volatile_memory import BUILT_IN
@@ -39,49 +36,19 @@ BOX: dict[str, Parameter] = {
 
 
 class Keysight33600(GeneratorBox):
-    """A simulated generator of the 33600A series, as its programming guide describes it.
-
-    Args:
-        serial: serial number.
-        model: one of MODELS.
-        lock: of the bench; boxes that are wired together share one.
-        dac_bits: a coarser converter than the model's.
-        samples: another memory than the model's.
-        pace: seconds of waiting per second of signal for ``*OPC?``; 0 plays at once.
-        clock: seconds, monotonic.
-    """
+    """A simulated generator of the 33600A series, as its programming guide describes it. Arguments as of GeneratorBox."""
 
     typical = Timing(1e-3, 10e6, 5e6, trigger_s=5e-3, settle_s=1e-3)  # assumed: the guide has no figures
 
-    def __init__(
-        self,
-        serial: str = "SIM-33622-0001",
-        *,
-        model: str = "33622A",
-        lock: threading.Condition | None = None,
-        dac_bits: int | None = None,
-        samples: int | None = None,
-        pace: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(
-            serial, model, MODELS, BOX, lock=lock, dac_bits=dac_bits, samples=samples, pace=pace, clock=clock
-        )  # fmt: skip
-        self._scpi = Scpi(
-            self._table(),
-            identity=(
-                "Agilent Technologies" if model == "33522B" else "Keysight Technologies",
-                model,
-                serial,
-                "A.02.03-3.15-03",
-            ),
-            lock=self._lock,
-            operations=self._operations,
-            reset=self._reset,
-            trigger=self._bus_trigger,
-            texts=memory.TEXTS,
-        )
-        self._front = FrontPanel(self._scpi, self.name)
+    models = MODELS
+    usual = ("33622A", "SIM-33622-0001")
+    maker = "Keysight Technologies"
+    firmware = "A.02.03-3.15-03"
+    texts = memory.TEXTS
+    box = BOX
+
+    def _maker(self) -> str:
+        return "Agilent Technologies" if self.model == "33522B" else self.maker
 
     def sync(self, channel: int) -> bool:
         """True if a pulse leaves the SYNC connector at the start of this channel's record."""
@@ -171,11 +138,6 @@ class Keysight33600(GeneratorBox):
         if name not in self._memory[call.channel]:
             raise ScpiError(memory.NO_WAVEFORM, name)
         self._of(call).change(arb=name)
-
-    def _switch(self, call: Call) -> None:
-        before = {call.channel: self._of(call).flag("output")}
-        self._of(call).change(output=self._of(call).read("output", call.only()))
-        self._report_switched(before)
 
     def _trigger_channel(self, call: Call) -> None:
         call.none()

@@ -14,17 +14,22 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 
-from sim_devices.instruments.parameters import Choice, Flag, Number, Parameter, numbers
+from sim_devices.instruments.parameters import Choice, Flag, Number, Parameter
 from sim_devices.instruments.program_message import ScpiError
 from sim_devices.instruments.scpi import Call, Command
 from sim_devices.instruments.settings import setting
 from sim_devices.instruments.source_box import OUTPUT, channels_of
-from sim_devices.instruments.source_meter_box import STYLE, Measured, SourceMeterBox, any_function, meter_parameters
+from sim_devices.instruments.source_meter_box import (
+    STYLE,
+    Measured,
+    SourceMeterBox,
+    any_function,
+    elements_of,
+    meter_parameters,
+)
 
 HELD_BACK, BEYOND = 2, 8192
 NAN = "+9.910000E+37"
-ELEMENTS = {"VOLT": "VOLT", "CURR": "CURR", "RES": "RES", "TIME": "TIME", "STAT": "STAT", "SOUR": "SOUR", "VOLTAGE": "VOLT",
-            "CURRENT": "CURR", "RESISTANCE": "RES", "STATUS": "STAT", "SOURCE": "SOUR"}  # fmt: skip
 ORDER = ("VOLT", "CURR", "RES", "TIME", "STAT", "SOUR")
 MOST_LEVELS = 2500
 
@@ -81,11 +86,8 @@ class KeysightB2900(SourceMeterBox):
         return ",".join(self._line(self._measured(n), elements) for n in self._numbers(call))
 
     def _put_list(self, call: Call) -> None:
-        levels = [float(v) for v in numbers(call.take(1, MOST_LEVELS))]
         n = call.channel if call.suffixes else 1
-        for level in levels:
-            self._channels[n].read("volts", f"{level:.9g}")  # refuses what is out of range
-        self._lists[n] = levels
+        self._lists[n] = self._levels_of(call, MOST_LEVELS, n)
 
     def _get_list(self, call: Call) -> str:
         return ",".join(format(v, STYLE) for v in self._lists.get(call.channel if call.suffixes else 1, []))
@@ -117,11 +119,7 @@ class KeysightB2900(SourceMeterBox):
         return (self._line(one, self._elements) for n in numbers for one in self._found[n])
 
     def _put_elements(self, call: Call) -> None:
-        words = [token.upper() if isinstance(token, str) else "" for token in call.take(1, 6)]
-        if any(word not in (*ELEMENTS, "TIME") for word in words):
-            raise ScpiError(-224, ",".join(words)[:24])
-        asked = {ELEMENTS[word] for word in words}
-        self._elements = tuple(name for name in ORDER if name in asked)
+        self._elements = elements_of(call, ORDER)
 
     def _line(self, one: Measured, elements: tuple[str, ...]) -> str:
         values = {

@@ -15,18 +15,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from sim_devices.instruments import front_panel
 from sim_devices.instruments.front_panel import NR3
-from sim_devices.instruments.hand import FrontPanel
-from sim_devices.instruments.parameters import INFINITY, Flag, short_or_long
-from sim_devices.instruments.program_message import ScpiError
+from sim_devices.instruments.parameters import INFINITY, Flag, Parameter, short_or_long
 from sim_devices.instruments.sampling import SCREEN_POINTS, Sampling, sampling
 from sim_devices.instruments.scope_box import Model, ScopeBox
 from sim_devices.instruments.scope_record import Record, Wire
-from sim_devices.instruments.scpi import Call, Command, Scpi
+from sim_devices.instruments.scpi import Call, Command
 from sim_devices.instruments.settings import Settings
 from sim_devices.instruments.timing import Timing
 
@@ -41,25 +39,24 @@ MODELS = {
 class InfiniiVision(ScopeBox):
     """A simulated InfiniiVision oscilloscope, as its programmer's guide describes it.
 
+    Arguments as of ScopeBox, and
+
     Args:
-        serial: serial number.
-        model: one of MODELS.
-        lock: of the bench; boxes that are wired together share one.
-        adc_bits: 8 to 12 instead of the model's.
-        memory_samples: another memory.
         any_rate: see sampling.py.
-        pace: seconds of waiting per second of record for ``*OPC?``; 0 is ready at once.
-        auto_s: patience of SWEep AUTO.
-        clock: seconds, monotonic.
     """
 
     typical = Timing(1e-3, 5e6, 5e6, arm_s=15e-3, acquire_s=1e-3)  # assumed: the guide has no figures
 
+    models = MODELS
+    usual = ("DSOX3024T", "SIM-3024-0001")
+    maker = "KEYSIGHT TECHNOLOGIES"
+    firmware = "07.50.2021102830"
+
     def __init__(
         self,
-        serial: str = "SIM-3024-0001",
+        serial: str | None = None,
         *,
-        model: str = "DSOX3024T",
+        model: str | None = None,
         lock: threading.Condition | None = None,
         adc_bits: int | None = None,
         memory_samples: int | None = None,
@@ -68,21 +65,20 @@ class InfiniiVision(ScopeBox):
         auto_s: float = 0.05,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        channels = {n: Settings(front_panel.channel(n), front_panel.check_channel) for n in range(1, 5)}
         super().__init__(
-            serial, model, MODELS, Settings(front_panel.BOX), channels, lock=lock, adc_bits=adc_bits,
-            memory_samples=memory_samples, pace=pace, auto_s=auto_s, clock=clock,
+            serial, model=model, lock=lock, adc_bits=adc_bits, memory_samples=memory_samples, pace=pace, auto_s=auto_s,
+            clock=clock,
         )  # fmt: skip
         self._any_rate = any_rate
-        self._scpi = Scpi(
-            self._table(),
-            identity=("KEYSIGHT TECHNOLOGIES", self.data.identity, serial, "07.50.2021102830"),
-            lock=self._lock,
-            operations=self._operations,
-            reset=self._reset,
-            trigger=self._force,
-        )
-        self._front = FrontPanel(self._scpi, self.name)
+
+    def _box_parameters(self) -> Mapping[str, Parameter]:
+        return front_panel.BOX
+
+    def _channel_parameters(self, n: int) -> Mapping[str, Parameter]:
+        return front_panel.channel(n)
+
+    def _check_channel(self, s: Settings) -> None:
+        front_panel.check_channel(s)
 
     def _sampling(self) -> Sampling:
         """Channels 1 and 2, and 3 and 4, share a converter and its memory: with both of a pair on, each has half of them."""
@@ -105,10 +101,7 @@ class InfiniiVision(ScopeBox):
             ScpiError: -230, there is none.
         """
         self._operations.wait("acquire")
-        record = self._records.get(int(self._box.text("source")[-1]))
-        if record is None:
-            raise ScpiError(-230, "no waveform was acquired")
-        return record.thinned(self._limit())
+        return self._acquired(int(self._box.text("source")[-1])).thinned(self._limit())
 
     def _wire(self) -> Wire:
         return Wire(self._box.text("format"), self._box.text("byte_order") == "LSBF", self._box.flag("unsigned"))
@@ -130,7 +123,7 @@ class InfiniiVision(ScopeBox):
     # -- Commands -----------------------------------------------------------------------------------------------------
 
     def _table(self) -> Iterator[Command]:
-        yield from front_panel.commands(self._box, lambda call: self._channels[call.channel])
+        yield from front_panel.commands(self._box, self._of)
         yield Command("DIGitize", self._digitize)
         yield Command("SINGle", lambda call: self._start(call, "single"))
         yield Command("RUN", lambda call: self._start(call, "running"))

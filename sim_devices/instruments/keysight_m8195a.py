@@ -12,18 +12,16 @@ Source: M8195A Revision 2 User's Guide, 5.2.1, 6.21 (p. 150, p. 239); limits as 
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 import numpy as np
 
 from hil.errors import ContractError
 from sim_devices.instruments.generator_box import GeneratorBox, Model
-from sim_devices.instruments.hand import FrontPanel
 from sim_devices.instruments.parameters import Choice, Flag, Name, Number, Parameter
 from sim_devices.instruments.program_message import Block, ScpiError
-from sim_devices.instruments.scpi import Call, Command, Scpi
+from sim_devices.instruments.scpi import Call, Command
 from sim_devices.instruments.settings import Settings, setting
 
 GRAIN, LEAST = 256, 1280
@@ -49,38 +47,23 @@ OTHERS: dict[str, Parameter] = {
 
 
 class KeysightM8195A(GeneratorBox):
-    """A simulated M8195A, as its guide describes it.
+    """A simulated M8195A, as its guide describes it. Arguments as of GeneratorBox."""
 
-    Args:
-        serial: serial number.
-        model: one of MODELS.
-        lock: of the bench; boxes that are wired together share one.
-        dac_bits: a coarser converter than the model's.
-        samples: another memory than the model's.
-        pace: seconds of waiting per second of signal for ``*OPC?``; 0 plays at once.
-        clock: seconds, monotonic.
-    """
+    models = MODELS
+    usual = ("M8195A", "DE0SIM0001")
+    maker = "Keysight Technologies"
+    firmware = "3.2.0.0-2"
+    box = BOX
+    _ready = False  # INITiate:IMMediate came, and no ABORt since
 
-    def __init__(
-        self,
-        serial: str = "DE0SIM0001",
-        *,
-        model: str = "M8195A",
-        lock: threading.Condition | None = None,
-        dac_bits: int | None = None,
-        samples: int | None = None,
-        pace: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(serial, model, MODELS, BOX, lock=lock, dac_bits=dac_bits, samples=samples, pace=pace, clock=clock)
-        self._others = {n: Settings(OTHERS) for n in (2, 3, 4)}
-        self._segments: dict[int, np.ndarray] = {}  # id -> (n, 2) samples and marker bits
-        self._ready = False  # INITiate:IMMediate came, and no ABORt since
-        self._scpi = Scpi(
-            self._table(), identity=("Keysight Technologies", model, serial, "3.2.0.0-2"), lock=self._lock,
-            operations=self._operations, reset=self._reset, trigger=self._begun,
-        )  # fmt: skip
-        self._front = FrontPanel(self._scpi, self.name)
+    @cached_property
+    def _others(self) -> dict[int, Settings]:
+        return {n: Settings(OTHERS) for n in (2, 3, 4)}
+
+    @cached_property
+    def _segments(self) -> dict[int, np.ndarray]:
+        """(n, 2) samples and marker bits, by the number of the segment."""
+        return {}
 
     def _parameters(self) -> dict[str, Parameter]:
         own: dict[str, Parameter] = {
@@ -132,7 +115,7 @@ class KeysightM8195A(GeneratorBox):
         """Return the channels that play when a rising edge comes to Trigger In: those that TRIGger:BEGin plays."""
         return (1,) if self._ready and self._channels[1].flag("burst") else ()
 
-    def _begun(self) -> None:
+    def _bus_trigger(self) -> None:
         if not self.external():
             raise ScpiError(-211)
         self._fire(self.external())
@@ -156,7 +139,7 @@ class KeysightM8195A(GeneratorBox):
         yield Command("OUTPut<4>[:STATe]", self._switch, lambda call: self._of(call).shown("output", call))
         yield Command("ABORt", self._abort)
         yield Command("INITiate:IMMediate", self._initiate)
-        yield Command("TRIGger[:SEQuence][:STARt]:BEGin[:IMMediate]", lambda call: self._begun())
+        yield Command("TRIGger[:SEQuence][:STARt]:BEGin[:IMMediate]", lambda call: self._bus_trigger())
         yield Command("TRACe<4>:DELete:ALL", lambda call: self._segments.clear())
         yield Command("TRACe<4>:DELete", self._delete)
         yield Command("TRACe<4>:DEFine", self._define)
@@ -170,10 +153,10 @@ class KeysightM8195A(GeneratorBox):
         self._channels[1].change(burst=once, trigger="BUS" if once else "IMM")
 
     def _switch(self, call: Call) -> None:
-        before = {1: self._channels[1].flag("output")}
-        s = self._of(call)
-        s.change(output=s.read("output", call.only()))
-        self._report_switched(before)
+        if call.channel == 1:
+            super()._switch(call)
+        else:
+            self._others[call.channel].change(output=self._others[call.channel].read("output", call.only()))
 
     def _abort(self, call: Call) -> None:
         self._ready = False

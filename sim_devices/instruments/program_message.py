@@ -88,6 +88,17 @@ def units(message: Message) -> Iterator[Unit]:
         yield Unit(text.lstrip(":").rstrip("?"), text.endswith("?"), text.startswith(":"), tokens)
 
 
+def blocked(data: bytes, digits: int | None = None) -> bytes:
+    """``#<d><bytes><data>``: a block as a reply has it.
+
+    Args:
+        data: what it holds.
+        digits: of its length; None: as many as it has.
+    """
+    length = f"{len(data)}" if digits is None else f"{len(data):0{digits}d}"
+    return f"#{len(length)}{length}".encode() + data
+
+
 def _parameters(view: memoryview, at: int) -> tuple[tuple[Token, ...], int]:
     """Split off all parameters up to the semicolon or the end; return them and where the next unit begins."""
     at = _after_space(view, at)

@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from sim_devices.instruments.box import Message
+from sim_devices.instruments.hand import PanelBox
 from sim_devices.instruments.parameters import number, short_or_long
 from sim_devices.instruments.program_message import Quoted, ScpiError, Token
 from sim_devices.instruments.scpi import Call, Command
+from sim_devices.instruments.settings import Settings, setting
 
 STYLE = ".6E"
 OVERFLOW = 9.9e37
@@ -189,3 +191,36 @@ class Language:
         if word not in ("SCPI", "TSP", "SCPI2400", "SCPI2000", "SCPI34401"):
             raise ScpiError(-224, word)
         self._next = word
+
+
+class TouchBox(PanelBox):
+    """A Keithley with a touch screen, with `_language` and `_buffers`: what is understood, and the words around them."""
+
+    _language: Language
+    _buffers: Buffers
+
+    def execute(self, message: Message) -> bytes | None:
+        """Execute a message of the language that is spoken; see Box.execute."""
+        return super().execute(message if self._language.understands(message) else b"no:word:of:this:language")
+
+    def reboot(self) -> None:
+        """Lose power for a moment; the language that was set last is spoken after it."""
+        self._language.power_on()
+        super().reboot()  # type: ignore[misc]
+
+    def _touched(self, of: Callable[[Call], Settings]) -> Iterator[Command]:
+        """What all of them say alike; `of`: the settings that a command is about."""
+        yield from self._buffers.commands()
+        yield from self._language.commands()
+        yield setting("[SENSe<1>]:COUNt", "count", of)
+        yield setting("FORMat[:DATA]", "format", of)
+        yield Command("SYSTem:LFRequency", get=lambda call: "50")
+        yield Command("SYSTem:CLEar", lambda call: self._scpi.status.clear())
+        yield Command("ABORt", lambda call: call.none())
+
+    def _averaged(self, root: str, of: Callable[[Call], Settings]) -> Iterator[Command]:
+        """Averages of what stands at `root`, and its automatic zero."""
+        yield setting(f"{root}:AVERage[:STATe]", "average", of)
+        yield setting(f"{root}:AVERage:COUNt", "averages", of)
+        yield setting(f"{root}:AVERage:TCONtrol", "average_mode", of)
+        yield setting(f"{root}:AZERo[:STATe]", "azero", of)

@@ -26,7 +26,7 @@ from sim_devices.instruments.generator_box import GeneratorBox
 from sim_devices.instruments.generator_box import Model as GeneratorModel
 from sim_devices.instruments.hand import FrontPanel, PanelBox
 from sim_devices.instruments.parameters import Choice, Flag, Number, Parameter, numbers
-from sim_devices.instruments.program_message import ScpiError
+from sim_devices.instruments.program_message import ScpiError, blocked
 from sim_devices.instruments.sampling import Sampling, Window
 from sim_devices.instruments.scope_box import Model as ScopeModel
 from sim_devices.instruments.scope_box import ScopeBox
@@ -37,6 +37,7 @@ from sim_devices.instruments.volatile_memory import from_fractions
 CLOCK_HZ, BUFFER, RECORD = 125e6, 16_384, "ARBITRARY"
 G6 = ".6g"
 MODEL = "STEMlab 125-14"
+SPECIMEN = (MODEL, "SIM-PITAYA")
 GENERATORS = {MODEL: GeneratorModel(CLOCK_HZ, CLOCK_HZ, 14, 1 << 20, 1, 62.5e6)}
 SCOPES = {MODEL: ScopeModel("INSTR2025", CLOCK_HZ, BUFFER, 14)}
 SHAPES = {"SINE": "SIN", "SQUARE": "SQU", "TRIANGLE": "TRI", "SAWU": "RAMP", "DC": "DC", RECORD: "ARB"}
@@ -47,8 +48,8 @@ FULL_RANGE = {"LV": 2.0, "HV": 40.0}
 class Outputs(GeneratorBox):
     """The outputs. The output stage is that of all generators here, with less volts."""
 
-    def __init__(self, serial: str, **given: object) -> None:
-        super().__init__(serial, MODEL, GENERATORS, {}, **given)  # type: ignore[arg-type]
+    models = GENERATORS
+    usual = SPECIMEN
 
     def _parameters(self) -> dict[str, Parameter]:
         own: dict[str, Parameter] = {
@@ -92,10 +93,6 @@ class Outputs(GeneratorBox):
         self._memory[channel].replace(RECORD, codes)
         self._channels[channel].change(arb=RECORD)
 
-    def settings_of(self, call: Call) -> Settings:
-        """The settings of a channel."""
-        return self._channels[call.channel]
-
     def record(self, channel: int) -> np.ndarray:
         """The record of a channel, -1 to 1."""
         return self._memory[channel][self._channels[channel].text("arb")] / 32767
@@ -106,13 +103,86 @@ class Outputs(GeneratorBox):
         for s in self._channels.values():
             s.change(limits=False)
 
+    def _table(self) -> Iterator[Command]:
+        of = self._of
+        for pattern, name in (
+            ("FREQ:FIX", "frequency"), ("PHAS", "phase"), ("BURS:NCYC", "cycles"), ("BURS:NOR", "repetitions"),
+            ("TRIG:SOUR", "source"), ("BURS:STAT", "mode"),
+        ):  # fmt: skip
+            yield setting(f"SOUR<2>:{pattern}", name, of, self._sources if name in ("source", "mode") else None)
+        yield Command("SOUR<2>:FUNC", self._put_wave, lambda call: of(call).text("wave"))
+        yield Command("SOUR<2>:VOLT", self._put_amplitude, lambda call: f"{of(call).number('vpp') / 2:{G6}}")
+        yield Command("SOUR<2>:VOLT:OFFS", self._put_offset, lambda call: f"{of(call).number('offset'):{G6}}")
+        yield Command("SOUR<2>:TRAC:DATA:DATA", self._put_record, self._record)
+        yield Command("SOUR<2>:TRIG:INT", lambda call: self.fire((call.channel,)))
+        yield Command("GEN:RST", lambda call: self.reset())
+        yield Command("PHAS:ALIGN", lambda call: self.fire((1, 2)))
+        yield Command("OUTPUT<2>:STATE", self._put_output, lambda call: "ON" if self.on(call.channel) else "OFF")
+
+    def _put_wave(self, call: Call) -> None:
+        word = str(self._of(call).read("wave", call.only()))
+        self._of(call).change(wave=word, function=SHAPES[word])
+
+    def _sources(self, call: Call) -> None:
+        """What starts a channel follows its mode and its source."""
+        s = self._of(call)
+        burst, inside = s.text("mode") == "BURST", s.text("source") == "INT"
+        s.change(burst=burst, trigger="IMM" if not burst else "BUS" if inside else "EXT")
+
+    def _put_amplitude(self, call: Call) -> None:
+        s = self._of(call)
+        s.change(vpp=2 * Number(0, 1, 1, "V").read(call.only()))
+
+    def _put_offset(self, call: Call) -> None:
+        self._of(call).change(offset=Number(-1, 1, 0, "V").read(call.only()))
+
+    def _put_record(self, call: Call) -> None:
+        shares = numbers(call.take(1, BUFFER))
+        self.keep(call.channel, from_fractions(shares))
+
+    def _record(self, call: Call) -> str:
+        call.none()
+        return "{" + ",".join(f"{share:.6g}" for share in self.record(call.channel).tolist()) + "}"
+
+    def _put_output(self, call: Call) -> None:
+        self.switch((call.channel,), Flag().read(call.only()))
+
 
 class Inputs(ScopeBox):
     """The inputs."""
 
-    def __init__(self, serial: str, **given: object) -> None:
-        channels = {n: Settings(_input()) for n in (1, 2)}
-        super().__init__(serial, MODEL, SCOPES, Settings(_inputs()), channels, **given)  # type: ignore[arg-type]
+    models = SCOPES
+    usual = SPECIMEN
+    channel_count = 2
+
+    def _box_parameters(self) -> dict[str, Parameter]:
+        return {
+            "decimation": Number(1, 65_536, 1, integer=True, style=G6),
+            "averaging": Choice(("ON", "OFF"), "ON"),
+            "delay": Number(-BUFFER, 1 << 30, 0, integer=True, style=G6),
+            "level": Number(-20, 20, 0, "V", style=G6),
+            "hysteresis": Number(0, 1, 0.005, "V", style=G6),
+            "units": Choice(("RAW", "VOLTS"), "VOLTS"),
+            "format": Choice(("BIN", "ASCII"), "ASCII"),
+            "trigger": Choice(TRIGGERS, "DISABLED"),
+            "trigger_source": Choice(("CHANnel1", "CHANnel2", "EXT"), "EXT"),
+            "level_EXT": Number(1, 1, 1, "V"),  # the generator's start has no level
+            "level_CHAN1": Number(-20, 20, 0, "V"),
+            "level_CHAN2": Number(-20, 20, 0, "V"),
+            "slope": Choice(("POSitive", "NEGative"), "POS"),
+            "sweep": Choice(("NORMal",), "NORM"),
+            "type": Choice(("NORMal",), "NORM"),
+            "count": Number(1, 1, 1, integer=True),
+        }
+
+    def _channel_parameters(self, n: int) -> dict[str, Parameter]:
+        return {
+            "gain": Choice(("LV", "HV"), "LV"),
+            "range": Number(2, 40, FULL_RANGE["LV"], "V"),
+            "offset": Number(0, 0, 0, "V"),
+            "coupling": Choice(("DC",), "DC"),
+            "invert": Flag(),
+        }
 
     def wanted(self) -> frozenset[int]:
         """Both inputs are always recorded."""
@@ -125,12 +195,6 @@ class Inputs(ScopeBox):
         """The instants of the buffer."""
         rate_hz = CLOCK_HZ / self._box.number("decimation")
         return Window((self._box.number("delay") - BUFFER // 2) / rate_hz, rate_hz, BUFFER)
-
-    def _span_v(self, s: Settings) -> float:
-        return FULL_RANGE[s.text("gain")]
-
-    def _inverts(self, s: Settings) -> bool:
-        return False
 
     def reset(self) -> None:
         """ACQ:RST."""
@@ -172,13 +236,46 @@ class Inputs(ScopeBox):
         if not (0 <= first < BUFFER and 0 < count <= BUFFER):
             raise ScpiError(-222, f"{count} of {BUFFER} samples")
         part = np.take(words, np.arange(first, first + count) % BUFFER)
-        span_v = FULL_RANGE[self._channels[n].text("gain")]
+        span_v = self._span_v(self._channels[n])
         raw = self._box.text("units") == "RAW"
         values = part >> 2 if raw else part * (span_v / 65536)
         if self._box.text("format") == "ASCII":
             return "{" + ",".join(f"{value}" if raw else f"{value:.6g}" for value in values.tolist()) + "}"
         data = values.astype(">i2" if raw else ">f4").tobytes()
-        return f"#{len(str(len(data)))}{len(data)}".encode() + data
+        return blocked(data)
+
+    def _table(self) -> Iterator[Command]:
+        for pattern, name in (
+            ("ACQ:DEC", "decimation"), ("ACQ:DEC:Factor", "decimation"), ("ACQ:AVG", "averaging"), ("ACQ:TRIG:DLY", "delay"),
+            ("ACQ:TRIG:LEV", "level"), ("ACQ:TRIG:HYST", "hysteresis"), ("ACQ:DATA:UNITS", "units"),
+            ("ACQ:DATA:FORMAT", "format"),
+        ):  # fmt: skip
+            yield setting(pattern, name, self._the_box, self._levels if name == "level" else None)
+        yield setting("ACQ:SOUR<2>:GAIN", "gain", self._of, self._ranged)
+        yield Command("ACQ:RST", lambda call: self.reset())
+        yield Command("ACQ:START", self.start)
+        yield Command("ACQ:STOP", lambda call: self._stop())
+        yield Command("ACQ:TRIG", self.wait_for)
+        yield Command("ACQ:TRIG:STAT", get=self.status)
+        yield Command("ACQ:TRIG:FILL", get=self.filled)
+        yield Command("ACQ:TPOS", get=lambda call: f"{BUFFER // 2}")
+        yield Command("ACQ:WPOS", get=lambda call: "0")
+        yield Command("ACQ:BUF:SIZE", get=lambda call: f"{BUFFER}")
+        yield Command("ACQ:SRATe", get=lambda call: f"{CLOCK_HZ / self._box.number('decimation'):9.0f} Hz")
+        yield Command("ACQ:SOUR<2>:DATA", get=lambda call: self.samples(call.channel, 0, BUFFER))
+        yield Command("ACQ:SOUR<2>:DATA:OLDest:N", get=lambda call: self.samples(call.channel, 0, _whole(call, 0)))
+        yield Command(
+            "ACQ:SOUR<2>:DATA:LATest:N", get=lambda call: self.samples(call.channel, BUFFER - _whole(call, 0), _whole(call, 0))
+        )
+        yield Command("ACQ:SOUR<2>:DATA:STArt:N", get=lambda call: self.samples(call.channel, _whole(call, 0), _whole(call, 1)))
+
+    def _levels(self, call: Call) -> None:
+        level = self._box.number("level")
+        self._box.change(level_CHAN1=level, level_CHAN2=level)
+
+    def _ranged(self, call: Call) -> None:
+        s = self._of(call)
+        s.change(range=FULL_RANGE[s.text("gain")])
 
 
 class RedPitaya(PanelBox):
@@ -198,7 +295,7 @@ class RedPitaya(PanelBox):
 
     def __init__(
         self,
-        serial: str = "SIM-PITAYA",
+        serial: str = SPECIMEN[1],
         *,
         lock: threading.Condition | None = None,
         adc_bits: int | None = None,
@@ -271,90 +368,12 @@ class RedPitaya(PanelBox):
         return super().execute(message)
 
     def _table(self) -> Iterator[Command]:
-        yield from self._generating()
-        yield from self._acquiring()
+        yield from self._out._table()
+        yield from self._in._table()
         yield Command("SYSTem:BRD:ID", get=lambda call: "0")
         yield Command("SYSTem:BRD:Name", get=lambda call: f"{MODEL} v1.1")
         yield Command("ANALOG:RST", lambda call: self._slow.reset())
         yield Command("ANALOG:PIN", self._put_pin, self._pin)
-
-    def _generating(self) -> Iterator[Command]:
-        of = self._out.settings_of
-        for pattern, name in (
-            ("FREQ:FIX", "frequency"), ("PHAS", "phase"), ("BURS:NCYC", "cycles"), ("BURS:NOR", "repetitions"),
-            ("TRIG:SOUR", "source"), ("BURS:STAT", "mode"),
-        ):  # fmt: skip
-            yield setting(f"SOUR<2>:{pattern}", name, of, self._sources if name in ("source", "mode") else None)
-        yield Command("SOUR<2>:FUNC", self._put_wave, lambda call: of(call).text("wave"))
-        yield Command("SOUR<2>:VOLT", self._put_amplitude, lambda call: f"{of(call).number('vpp') / 2:{G6}}")
-        yield Command("SOUR<2>:VOLT:OFFS", self._put_offset, lambda call: f"{of(call).number('offset'):{G6}}")
-        yield Command("SOUR<2>:TRAC:DATA:DATA", self._put_record, self._record)
-        yield Command("SOUR<2>:TRIG:INT", lambda call: self._out.fire((call.channel,)))
-        yield Command("GEN:RST", lambda call: self._out.reset())
-        yield Command("PHAS:ALIGN", lambda call: self._out.fire((1, 2)))
-        yield Command("OUTPUT<2>:STATE", self._put_output, lambda call: "ON" if self._out.on(call.channel) else "OFF")
-
-    def _acquiring(self) -> Iterator[Command]:
-        box = self._in
-
-        def the_box(call: Call) -> Settings:
-            return box._box
-
-        for pattern, name in (
-            ("ACQ:DEC", "decimation"), ("ACQ:DEC:Factor", "decimation"), ("ACQ:AVG", "averaging"), ("ACQ:TRIG:DLY", "delay"),
-            ("ACQ:TRIG:LEV", "level"), ("ACQ:TRIG:HYST", "hysteresis"), ("ACQ:DATA:UNITS", "units"),
-            ("ACQ:DATA:FORMAT", "format"),
-        ):  # fmt: skip
-            yield setting(pattern, name, the_box, self._levels if name == "level" else None)
-        yield setting("ACQ:SOUR<2>:GAIN", "gain", lambda call: box._channels[call.channel])
-        yield Command("ACQ:RST", lambda call: box.reset())
-        yield Command("ACQ:START", box.start)
-        yield Command("ACQ:STOP", lambda call: box._stop())
-        yield Command("ACQ:TRIG", box.wait_for)
-        yield Command("ACQ:TRIG:STAT", get=box.status)
-        yield Command("ACQ:TRIG:FILL", get=box.filled)
-        yield Command("ACQ:TPOS", get=lambda call: f"{BUFFER // 2}")
-        yield Command("ACQ:WPOS", get=lambda call: "0")
-        yield Command("ACQ:BUF:SIZE", get=lambda call: f"{BUFFER}")
-        yield Command("ACQ:SRATe", get=lambda call: f"{CLOCK_HZ / box._box.number('decimation'):9.0f} Hz")
-        yield Command("ACQ:SOUR<2>:DATA", get=lambda call: box.samples(call.channel, 0, BUFFER))
-        yield Command("ACQ:SOUR<2>:DATA:OLDest:N", get=lambda call: box.samples(call.channel, 0, _whole(call, 0)))
-        yield Command(
-            "ACQ:SOUR<2>:DATA:LATest:N", get=lambda call: box.samples(call.channel, BUFFER - _whole(call, 0), _whole(call, 0))
-        )
-        yield Command("ACQ:SOUR<2>:DATA:STArt:N", get=lambda call: box.samples(call.channel, _whole(call, 0), _whole(call, 1)))
-
-    def _put_wave(self, call: Call) -> None:
-        word = str(self._out.settings_of(call).read("wave", call.only()))
-        self._out.settings_of(call).change(wave=word, function=SHAPES[word])
-
-    def _sources(self, call: Call) -> None:
-        """What starts a channel follows its mode and its source."""
-        s = self._out.settings_of(call)
-        burst, inside = s.text("mode") == "BURST", s.text("source") == "INT"
-        s.change(burst=burst, trigger="IMM" if not burst else "BUS" if inside else "EXT")
-
-    def _put_amplitude(self, call: Call) -> None:
-        s = self._out.settings_of(call)
-        s.change(vpp=2 * Number(0, 1, 1, "V").read(call.only()))
-
-    def _put_offset(self, call: Call) -> None:
-        self._out.settings_of(call).change(offset=Number(-1, 1, 0, "V").read(call.only()))
-
-    def _put_record(self, call: Call) -> None:
-        shares = numbers(call.take(1, BUFFER))
-        self._out.keep(call.channel, from_fractions(shares))
-
-    def _record(self, call: Call) -> str:
-        call.none()
-        return "{" + ",".join(f"{share:.6g}" for share in self._out.record(call.channel).tolist()) + "}"
-
-    def _put_output(self, call: Call) -> None:
-        self._out.switch((call.channel,), Flag().read(call.only()))
-
-    def _levels(self, call: Call) -> None:
-        level = self._in._box.number("level")
-        self._in._box.change(level_CHAN1=level, level_CHAN2=level)
 
     def _put_pin(self, call: Call) -> None:
         pin, value = call.take(2, 2)
@@ -374,38 +393,3 @@ class RedPitaya(PanelBox):
 
 def _whole(call: Call, place: int) -> int:
     return int(Number(0, BUFFER, 1, integer=True).read(call.take(place + 1, 2)[place]))
-
-
-def _inputs() -> dict[str, Parameter]:
-    return {
-        "decimation": Number(1, 65_536, 1, integer=True, style=G6),
-        "averaging": Choice(("ON", "OFF"), "ON"),
-        "delay": Number(-BUFFER, 1 << 30, 0, integer=True, style=G6),
-        "level": Number(-20, 20, 0, "V", style=G6),
-        "hysteresis": Number(0, 1, 0.005, "V", style=G6),
-        "units": Choice(("RAW", "VOLTS"), "VOLTS"),
-        "format": Choice(("BIN", "ASCII"), "ASCII"),
-        "trigger": Choice(TRIGGERS, "DISABLED"),
-        "trigger_source": Choice(("CHANnel1", "CHANnel2", "EXT"), "EXT"),
-        "level_EXT": Number(1, 1, 1, "V"),  # the generator's start has no level
-        "level_CHAN1": Number(-20, 20, 0, "V"),
-        "level_CHAN2": Number(-20, 20, 0, "V"),
-        "slope": Choice(("POSitive", "NEGative"), "POS"),
-        "sweep": Choice(("NORMal",), "NORM"),
-        "type": Choice(("NORMal",), "NORM"),
-        "count": Number(1, 1, 1, integer=True),
-        "range": Number(0, 1e3, 1, "S"),
-        "position": Number(-1e3, 1e3, 0, "S"),
-        "reference": Choice(("CENTer",), "CENT"),
-    }
-
-
-def _input() -> dict[str, Parameter]:
-    return {
-        "display": Flag(True),
-        "gain": Choice(("LV", "HV"), "LV"),
-        "range": Number(2, 40, 2, "V"),
-        "offset": Number(0, 0, 0, "V"),
-        "coupling": Choice(("DC",), "DC"),
-        "invert": Flag(),
-    }

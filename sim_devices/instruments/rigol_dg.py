@@ -10,18 +10,16 @@ Source: DG800 Programming Guide, ":SOURce:TRACe" (p. 2-136); DG2000 Programming 
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 
 import numpy as np
 
 from sim_devices.instruments import output_stage
 from sim_devices.instruments.generator_box import GeneratorBox, Model
-from sim_devices.instruments.hand import FrontPanel
 from sim_devices.instruments.parameters import INFINITY, Choice, Number, Parameter
 from sim_devices.instruments.program_message import Block, ScpiError
-from sim_devices.instruments.scpi import Call, Command, Scpi
+from sim_devices.instruments.scpi import Call, Command
 from sim_devices.instruments.settings import Settings, setting
 
 TOP, PACKET, LEAST = 0x3FFF, 16_384, 8
@@ -33,36 +31,17 @@ SHAPES = {"SIN": "SIN", "SQU": "SQU", "RAMP": "RAMP", "DC": "DC"}
 
 
 class RigolDG(GeneratorBox):
-    """A simulated generator of the DG800 series, as its programming guide describes it.
+    """A simulated generator of the DG800 series, as its programming guide describes it. Arguments as of GeneratorBox."""
 
-    Args:
-        serial: serial number.
-        model: one of MODELS.
-        lock: of the bench; boxes that are wired together share one.
-        dac_bits: a coarser converter than the model's.
-        samples: another memory than the model's.
-        pace: seconds of waiting per second of signal for ``*OPC?``; 0 plays at once.
-        clock: seconds, monotonic.
-    """
+    models = MODELS
+    usual = ("DG832", "DG8ASIM0001")
+    maker = "Rigol Technologies"
+    firmware = "00.02.06"
 
-    def __init__(
-        self,
-        serial: str = "DG8ASIM0001",
-        *,
-        model: str = "DG832",
-        lock: threading.Condition | None = None,
-        dac_bits: int | None = None,
-        samples: int | None = None,
-        pace: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(serial, model, MODELS, {}, lock=lock, dac_bits=dac_bits, samples=samples, pace=pace, clock=clock)
-        self._parts: dict[int, list[np.ndarray]] = {1: [], 2: []}  # packets that came, until END
-        self._scpi = Scpi(
-            self._table(), identity=("Rigol Technologies", model, serial, "00.02.06"), lock=self._lock,
-            operations=self._operations, reset=self._reset, trigger=self._bus_trigger,
-        )  # fmt: skip
-        self._front = FrontPanel(self._scpi, self.name)
+    @cached_property
+    def _parts(self) -> dict[int, list[np.ndarray]]:
+        """The packets that came, until END, by channel."""
+        return {1: [], 2: []}
 
     def sync(self, channel: int) -> bool:
         """True if an edge leaves the channel's rear connector at the start of its record."""
@@ -135,11 +114,6 @@ class RigolDG(GeneratorBox):
         call.none()
         if self._of(call).flag("burst") and self._of(call).text("trigger") == "BUS":
             self._fire((call.channel,))
-
-    def _switch(self, call: Call) -> None:
-        before = {call.channel: self._of(call).flag("output")}
-        self._of(call).change(output=self._of(call).read("output", call.only()))
-        self._report_switched(before)
 
     def _apply(self, call: Call, shape: str) -> None:
         s, values = self._of(call), [float(str(token)) for token in call.take(0, 4)]

@@ -28,13 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim_devices.instruments.box import Message
-from sim_devices.instruments.hand import FrontPanel
 from sim_devices.instruments.parameters import Choice, Flag, Name, Number, Parameter
-from sim_devices.instruments.program_message import ScpiError
+from sim_devices.instruments.program_message import ScpiError, blocked
 from sim_devices.instruments.sampling import Sampling
 from sim_devices.instruments.scope_box import Mode, Model, ScopeBox
 from sim_devices.instruments.scope_record import Record
-from sim_devices.instruments.scpi import Call, Command, Scpi
+from sim_devices.instruments.scpi import Call, Command
 from sim_devices.instruments.settings import Settings, scaled, setting
 from sim_devices.instruments.timing import Timing
 
@@ -69,25 +68,25 @@ EXTERNAL = ("DS1202Z-E", "DHO802")
 class RigolScope(ScopeBox):
     """A simulated scope of the DS1000Z or DHO800 series, as its programming guide describes it.
 
+    Arguments as of ScopeBox, and
+
     Args:
-        serial: serial number.
-        model: one of MODELS.
         trigger_channel: the channel that the bench's SYNC leads into; 0: the external trigger, where the model has one.
-        lock: of the bench; boxes that are wired together share one.
-        adc_bits: 8 to 12 instead of the model's.
-        memory_samples: another memory.
-        pace: seconds of waiting per second of record for ``*OPC?``; 0 is ready at once.
-        auto_s: patience of SWEep AUTO.
-        clock: seconds, monotonic.
     """
 
     typical = Timing(2e-3, 1e6, 1e6, arm_s=20e-3, acquire_s=5e-3)  # assumed: the guide has no figures
 
+    models = MODELS
+    usual = ("DS1202Z-E", "DS1ZASIM0001")
+    maker = "RIGOL TECHNOLOGIES"
+    firmware = "00.04.05.SP2"
+    _stale = ""  # the status before :SINGle, which the next question is still answered with
+
     def __init__(
         self,
-        serial: str = "DS1ZASIM0001",
+        serial: str | None = None,
         *,
-        model: str = "DS1202Z-E",
+        model: str | None = None,
         trigger_channel: int = 0,
         lock: threading.Condition | None = None,
         adc_bits: int | None = None,
@@ -96,19 +95,12 @@ class RigolScope(ScopeBox):
         auto_s: float = 0.05,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._family = FAMILIES.get(model, Z)
-        channels = {n: Settings(_channel(n)) for n in range(1, 5)}
-        box = Settings(_box(self._family, ("EXTernal",) if model in EXTERNAL else ()))
+        self._family = FAMILIES.get(model or self.usual[0], Z)
+        self.trigger_input = f"CHAN{trigger_channel}" if trigger_channel else "EXT"
         super().__init__(
-            serial, model, MODELS, box, channels, f"CHAN{trigger_channel}" if trigger_channel else "EXT", lock=lock,
-            adc_bits=adc_bits, memory_samples=memory_samples, pace=pace, auto_s=auto_s, clock=clock,
+            serial, model=model, lock=lock, adc_bits=adc_bits, memory_samples=memory_samples, pace=pace, auto_s=auto_s,
+            clock=clock,
         )  # fmt: skip
-        self._stale = ""  # the status before :SINGle, which the next question is still answered with
-        self._scpi = Scpi(
-            self._table(), identity=("RIGOL TECHNOLOGIES", self.data.identity, serial, "00.04.05.SP2"), lock=self._lock,
-            operations=self._operations, reset=self._reset, trigger=self._force,
-        )  # fmt: skip
-        self._front = FrontPanel(self._scpi, self.name)
 
     def execute(self, message: Message) -> bytes | None:
         """Run one message of one command; see `Box.execute`."""
@@ -143,9 +135,7 @@ class RigolScope(ScopeBox):
     # -- Waveform -----------------------------------------------------------------------------------------------------
 
     def _record(self) -> Record:
-        record = self._records.get(int(self._box.text("source")[-1]))
-        if record is None:
-            raise ScpiError(-230, "no waveform was acquired")
+        record = self._acquired(int(self._box.text("source")[-1]))
         if self._box.text("points_mode") == "RAW" and self._mode == "running":
             raise ScpiError(-221, "the memory is read in stopped state only")
         screen = self._box.text("points_mode") == "NORM"
@@ -196,17 +186,12 @@ class RigolScope(ScopeBox):
                 return data
         else:
             data = words.astype(words.dtype.newbyteorder("<")).tobytes()
-        return b"#9%09d" % len(data) + data
+        return blocked(data, 9)
 
     # -- Commands -----------------------------------------------------------------------------------------------------
 
     def _table(self) -> Iterator[Command]:
-        def the_box(call: Call) -> Settings:
-            return self._box
-
-        def of(call: Call) -> Settings:
-            return self._channels[call.channel]
-
+        the_box, of = self._the_box, self._of
         for pattern, name in (
             ("TIMebase:MODE", "timebase"), ("TRIGger:MODE", "trigger"), ("TRIGger:EDGe:SOURce", "trigger_source"),
             ("TRIGger:EDGe:SLOPe", "slope"), ("TRIGger:SWEep", "sweep"), ("ACQuire:TYPE", "type"),
@@ -223,7 +208,7 @@ class RigolScope(ScopeBox):
         yield scaled("CHANnel<4>:SCALe", "range", of, 8, NR3)
         yield scaled("CHANnel<4>:OFFSet", "offset", of, -1, NR3, "V")
         yield scaled("TIMebase[:MAIN]:SCALe", "range", the_box, self._family.divisions, NR3)
-        yield Command("TRIGger:EDGe:LEVel", self._put_level, lambda call: f"{self._box.number(self._level()):{NR3}}")
+        yield self._level_of("TRIGger:EDGe:LEVel", lambda call: self._box.text("trigger_source"), NR3)
         yield Command("ACQuire:MDEPth", self._put_depth, self._depth)
         yield Command("ACQuire:SRATe", get=lambda call: f"{self._sampling().rate_hz:{NR3}}")
         yield Command("SINGle", self._single)
@@ -237,12 +222,6 @@ class RigolScope(ScopeBox):
         yield Command("SYSTem:LOCKed", self._put_lock, lambda call: f"{self._front.locks:d}")
         for at, name in enumerate(("XINCrement", "XORigin", "XREFerence", "YINCrement", "YORigin", "YREFerence"), start=4):
             yield Command(f"WAVeform:{name}", get=partial(self._field, at))
-
-    def _level(self) -> str:
-        return f"level_{self._box.text('trigger_source')}"
-
-    def _put_level(self, call: Call) -> None:
-        self._box.change(**{self._level(): self._box.read(self._level(), call.only())})
 
     def _put_depth(self, call: Call) -> None:
         if self._mode != "running":
@@ -275,40 +254,39 @@ class RigolScope(ScopeBox):
     def _put_lock(self, call: Call) -> None:
         self._front.locks = int(Flag().read(call.only()))
 
+    def _box_parameters(self) -> dict[str, Parameter]:
+        span = self._family.divisions
+        external = ("EXTernal",) if self.model in EXTERNAL else ()
+        return {
+            "timebase": Choice(("MAIN", "XY", "ROLL"), "MAIN"),
+            "range": Number(span * 5e-9, span * 50, span * 1e-6, "S", style=NR3),
+            "position": Number(-5000, 5000, 0, "S", style=".12E"),
+            "reference": Choice(("CENTer",), "CENT"),
+            "trigger": Choice(("EDGE", "PULSe", "SLOPe"), "EDGE"),
+            "trigger_source": Choice((*SOURCES, *external), "CHAN1"),
+            "level_EXT": Number(-8, 8, 0, "V", style=NR3),
+            **{f"level_CHAN{n}": Number(-50, 50, 0, "V", style=NR3) for n in range(1, 5)},
+            "slope": Choice(("POSitive", "NEGative"), "POS"),
+            "sweep": Choice(("AUTO", "NORMal", "SINGle"), "AUTO"),
+            "type": Choice(("NORMal", "AVERages", "HRESolution"), "NORM"),
+            "count": Number(2, 1024, 2, integer=True),
+            "source": Choice(SOURCES, "CHAN1"),
+            "format": Choice(("WORD", "BYTE", "ASCii"), "BYTE"),
+            "points_mode": Choice(("NORMal", "MAXimum", "RAW"), "NORM"),
+            "start": Number(1, 5e7, 1, integer=True, style="d"),
+            "stop": Number(1, 5e7, 1200, integer=True),
+            "depth": Number(0, 5e7, 0, integer=True),
+        }
 
-def _box(family: Family, external: tuple[str, ...]) -> dict[str, Parameter]:
-    span = family.divisions
-    return {
-        "timebase": Choice(("MAIN", "XY", "ROLL"), "MAIN"),
-        "range": Number(span * 5e-9, span * 50, span * 1e-6, "S", style=NR3),
-        "position": Number(-5000, 5000, 0, "S", style=".12E"),
-        "reference": Choice(("CENTer",), "CENT"),
-        "trigger": Choice(("EDGE", "PULSe", "SLOPe"), "EDGE"),
-        "trigger_source": Choice((*SOURCES, *external), "CHAN1"),
-        "level_EXT": Number(-8, 8, 0, "V", style=NR3),
-        **{f"level_CHAN{n}": Number(-50, 50, 0, "V", style=NR3) for n in range(1, 5)},
-        "slope": Choice(("POSitive", "NEGative"), "POS"),
-        "sweep": Choice(("AUTO", "NORMal", "SINGle"), "AUTO"),
-        "type": Choice(("NORMal", "AVERages", "HRESolution"), "NORM"),
-        "count": Number(2, 1024, 2, integer=True),
-        "source": Choice(SOURCES, "CHAN1"),
-        "format": Choice(("WORD", "BYTE", "ASCii"), "BYTE"),
-        "points_mode": Choice(("NORMal", "MAXimum", "RAW"), "NORM"),
-        "start": Number(1, 5e7, 1, integer=True, style="d"),
-        "stop": Number(1, 5e7, 1200, integer=True),
-        "depth": Number(0, 5e7, 0, integer=True),
-    }
-
-
-def _channel(n: int) -> dict[str, Parameter]:
-    return {
-        "display": Flag(n == 1),
-        "range": Number(8e-3 / 8, 80, 8, "V", style=NR3),
-        "offset": Number(-100, 100, 0, "V", style=NR3),
-        "coupling": Choice(("DC", "AC", "GND"), "DC"),
-        "bandwidth": Choice(("20M", "OFF"), "OFF"),
-        "invert": Flag(),
-        "probe": Number(0.01, 1000, 1, style="g"),
-        "vernier": Flag(),
-        "label": Name(str(n), 10),
-    }
+    def _channel_parameters(self, n: int) -> dict[str, Parameter]:
+        return {
+            "display": Flag(n == 1),
+            "range": Number(8e-3 / 8, 80, 8, "V", style=NR3),
+            "offset": Number(-100, 100, 0, "V", style=NR3),
+            "coupling": Choice(("DC", "AC", "GND"), "DC"),
+            "bandwidth": Choice(("20M", "OFF"), "OFF"),
+            "invert": Flag(),
+            "probe": Number(0.01, 1000, 1, style="g"),
+            "vernier": Flag(),
+            "label": Name(str(n), 10),
+        }

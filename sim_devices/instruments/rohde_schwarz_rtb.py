@@ -6,26 +6,23 @@
     volts = word YINCrement + YORigin                 the range spans 10 divisions of 25 codes of a byte
     rate = ACQuire:POINts / TIMebase:ACQTime          12 divisions of time
 
-Not simulated: measurements, math, digital channels, segments, automatic record length, peak detection.
+Not simulated: measurements, math, digital channels, segments, automatic record length, peak detection, the mains as trigger.
 
 Source: R&S RTB2000 User Manual 1333.1611.02. When the wait bit rises is assumed.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
-from sim_devices.instruments.hand import FrontPanel
 from sim_devices.instruments.parameters import Choice, Flag, Name, Number, Parameter
-from sim_devices.instruments.program_message import ScpiError
+from sim_devices.instruments.program_message import ScpiError, blocked
 from sim_devices.instruments.sampling import Sampling
-from sim_devices.instruments.scope_box import Model, ScopeBox
+from sim_devices.instruments.scope_box import Model, ScopeBox, edge_sources
 from sim_devices.instruments.scope_record import Record
-from sim_devices.instruments.scpi import Call, Command, Scpi
+from sim_devices.instruments.scpi import Call, Command
 from sim_devices.instruments.settings import Settings, scaled, setting
 
 NR3 = ".3E"
@@ -39,41 +36,14 @@ BITS = {"UINT": (8, 16, 32), "REAL": (32,), "ASC": (0,)}
 
 
 class RohdeSchwarzRTB(ScopeBox):
-    """A simulated scope of the RTB2000 series, as its manual describes it.
+    """A simulated scope of the RTB2000 series, as its manual describes it. Arguments as of ScopeBox."""
 
-    Args:
-        serial: serial number, with the part number in front of it.
-        model: one of MODELS.
-        lock: of the bench; boxes that are wired together share one.
-        adc_bits: 8 to 12 instead of the model's.
-        memory_samples: another memory.
-        pace: seconds of waiting per second of record for ``*OPC?``; 0 is ready at once.
-        auto_s: patience of trigger mode AUTO.
-        clock: seconds, monotonic.
-    """
-
-    def __init__(
-        self,
-        serial: str = "1333.1005k04/SIM001",
-        *,
-        model: str = "RTB2004",
-        lock: threading.Condition | None = None,
-        adc_bits: int | None = None,
-        memory_samples: int | None = None,
-        pace: float = 0.0,
-        auto_s: float = 0.05,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(
-            serial, model, MODELS, Settings(_box()), {n: Settings(_channel(n)) for n in range(1, 5)}, lock=lock,
-            adc_bits=adc_bits, memory_samples=memory_samples, pace=pace, auto_s=auto_s, clock=clock,
-        )  # fmt: skip
-        self._arming = False  # the next condition does not say yet that it waits
-        self._scpi = Scpi(
-            self._table(), identity=("Rohde&Schwarz", self.data.identity, serial, "02.400"), lock=self._lock,
-            operations=self._operations, reset=self._reset, trigger=self._force, plus=False,
-        )  # fmt: skip
-        self._front = FrontPanel(self._scpi, self.name)
+    models = MODELS
+    usual = ("RTB2004", "1333.1005k04/SIM001")
+    maker = "Rohde&Schwarz"
+    firmware = "02.400"
+    plus = False
+    _arming = False  # the next condition does not say yet that it waits
 
     def _sampling(self) -> Sampling:
         on = self.wanted()
@@ -95,10 +65,7 @@ class RohdeSchwarzRTB(ScopeBox):
 
     def _record(self, call: Call) -> Record:
         call.none()
-        record = self._records.get(call.channel)
-        if record is None:
-            raise ScpiError(-230, "no waveform was acquired")
-        return record
+        return self._acquired(call.channel)
 
     def _volts(self, record: Record) -> np.ndarray:
         return record.words * (record.range_v / 65536) + record.offset_v
@@ -113,7 +80,7 @@ class RohdeSchwarzRTB(ScopeBox):
         else:
             words = record.words.astype(np.int64) + 32768
             data = (words << 16 if bits == 32 else words if bits == 16 else words >> 8).astype(f"{order}u{bits // 8}").tobytes()
-        return f"#{len(str(len(data)))}{len(data)}".encode() + data
+        return blocked(data)
 
     def _header(self, call: Call) -> str:
         record = self._record(call)
@@ -127,12 +94,7 @@ class RohdeSchwarzRTB(ScopeBox):
     # -- Commands -----------------------------------------------------------------------------------------------------
 
     def _table(self) -> Iterator[Command]:
-        def the_box(call: Call) -> Settings:
-            return self._box
-
-        def of(call: Call) -> Settings:
-            return self._channels[call.channel]
-
+        the_box, of = self._the_box, self._of
         for pattern, name in (
             ("TIMebase:ACQTime", "range"), ("TIMebase:RANGe", "range"), ("TIMebase:POSition", "position"),
             ("TIMebase:REFerence", "at"), ("TRIGger:A:TYPE", "trigger"), ("TRIGger:A:EDGE:SLOPe", "slope"),
@@ -151,8 +113,8 @@ class RohdeSchwarzRTB(ScopeBox):
         yield Command("ACQuire:POINts[:VALue]", self._put_points, lambda call: f"{self._box.number('points'):.0f}")
         yield Command("ACQuire:SRATe", get=lambda call: f"{self._sampling().rate_hz:{FINE}}")
         yield Command("ACQuire:POINts:ARATe", get=lambda call: f"{self._sampling().rate_hz:{FINE}}")
-        yield Command("TRIGger:A:SOURce", self._put_source, lambda call: self._box.shown("edge", call))
-        yield Command("TRIGger:A:LEVel<5>", self._put_level, lambda call: f"{self._box.number(self._level(call)):{FINE}}")
+        yield self._edge_from("TRIGger:A:SOURce", "edge", "EXT")
+        yield self._level_of("TRIGger:A:LEVel<5>", lambda call: "EXT" if call.channel == 5 else f"CHAN{call.channel}", FINE)
         yield Command("FORMat[:DATA]", self._put_form, lambda call: f"{self._box.text('form')},{self._box.number('bits'):.0f}")
         yield Command("SINGle", self._single)
         yield Command("RUN", lambda call: self._start(call, "running"))
@@ -179,17 +141,6 @@ class RohdeSchwarzRTB(ScopeBox):
     def _put_points(self, call: Call) -> None:
         wanted = float(self._box.read("points", call.only()))
         self._box.change(points=float(next((n for n in LENGTHS if n >= wanted), LENGTHS[-1])), automatic=False)
-
-    def _put_source(self, call: Call) -> None:
-        word = str(self._box.read("edge", call.only()))
-        self._box.change(edge=word, trigger_source="EXT" if word == "EXT" else f"CHAN{word[-1]}")
-
-    def _level(self, call: Call) -> str:
-        return "level_EXT" if call.channel == 5 else f"level_CHAN{call.channel}"
-
-    def _put_level(self, call: Call) -> None:
-        name = self._level(call)
-        self._box.change(**{name: self._box.read(name, call.only())})
 
     def _put_form(self, call: Call) -> None:
         form, *rest = call.take(1, 2)
@@ -222,43 +173,39 @@ class RohdeSchwarzRTB(ScopeBox):
         waiting = mode != "stopped" and not self._events["triggered"] and not arming
         return f"{WAITING * waiting}"
 
+    def _box_parameters(self) -> dict[str, Parameter]:
+        return {
+            "range": Number(ACROSS * 1e-9, ACROSS * 500, ACROSS * 1e-4, "S", style=FINE),
+            "position": Number(-500, 1e4, 0, "S", style=".12E"),
+            "reference": Choice(("CENTer",), "CENT"),
+            "at": Choice(("50",), "50"),
+            "trigger": Choice(("EDGE",), "EDGE"),
+            "edge": Choice((*SOURCES, "EXTernanalog"), "CH1"),
+            **edge_sources(5, 100, FINE),
+            "slope": Choice(("POSitive", "NEGative", "EITHer"), "POS"),
+            "edge_coupling": Choice(("DC", "AC", "HF"), "DC"),
+            "sweep": Choice(("AUTO", "NORMal"), "AUTO"),
+            "kind": Choice(("REFResh", "AVERage"), "REFR"),
+            "type": Choice(("NORMal", "AVERage"), "NORM"),
+            "count": Number(2, 100_000, 2, integer=True),
+            "automatic": Flag(True),
+            "points": Number(1, 20_000_000, 10_000, integer=True),
+            "form": Choice(("ASCii", "REAL", "UINTeger"), "ASC"),
+            "bits": Number(0, 32, 0, integer=True),
+            "order": Choice(("MSBFirst", "LSBFirst"), "MSBF"),
+        }
 
-def _box() -> dict[str, Parameter]:
-    return {
-        "range": Number(ACROSS * 1e-9, ACROSS * 500, ACROSS * 1e-4, "S", style=FINE),
-        "position": Number(-500, 1e4, 0, "S", style=".12E"),
-        "reference": Choice(("CENTer",), "CENT"),
-        "at": Choice(("50",), "50"),
-        "trigger": Choice(("EDGE",), "EDGE"),
-        "edge": Choice((*SOURCES, "EXTernanalog", "LINE"), "CH1"),
-        "trigger_source": Choice(("CHANnel1", "CHANnel2", "CHANnel3", "CHANnel4", "EXT"), "CHAN1"),
-        "level_EXT": Number(-5, 5, 0, "V", style=FINE),
-        **{f"level_CHAN{n}": Number(-100, 100, 0, "V", style=FINE) for n in range(1, 5)},
-        "slope": Choice(("POSitive", "NEGative", "EITHer"), "POS"),
-        "edge_coupling": Choice(("DC", "AC", "HF"), "DC"),
-        "sweep": Choice(("AUTO", "NORMal"), "AUTO"),
-        "kind": Choice(("REFResh", "AVERage"), "REFR"),
-        "type": Choice(("NORMal", "AVERage"), "NORM"),
-        "count": Number(2, 100_000, 2, integer=True),
-        "automatic": Flag(True),
-        "points": Number(1, 20_000_000, 10_000, integer=True),
-        "form": Choice(("ASCii", "REAL", "UINTeger"), "ASC"),
-        "bits": Number(0, 32, 0, integer=True),
-        "order": Choice(("MSBFirst", "LSBFirst"), "MSBF"),
-    }
-
-
-def _channel(n: int) -> dict[str, Parameter]:
-    return {
-        "display": Flag(n == 1),
-        "range": Number(DIVISIONS * 1e-3, DIVISIONS * 10, DIVISIONS * 0.5, "V", style=FINE),
-        "offset": Number(-200, 200, 0, "V", style=FINE),
-        "place": Number(-5, 5, 0, style=NR3),
-        "coupling": Choice(("DCLimit", "ACLimit", "GND"), "DCL"),
-        "bandwidth": Choice(("FULL", "B20"), "FULL"),
-        "polarity": Choice(("NORMal", "INVerted"), "NORM"),
-        "probe": Number(1e-3, 1e4, 1, style=NR3),
-        "part": Choice(("DEFault", "MAXimum", "DMAXimum"), "DEF"),
-        "label": Name("", 8),
-        "skew": Number(-100e-9, 100e-9, 0, "S", style=NR3),
-    }
+    def _channel_parameters(self, n: int) -> dict[str, Parameter]:
+        return {
+            "display": Flag(n == 1),
+            "range": Number(DIVISIONS * 1e-3, DIVISIONS * 10, DIVISIONS * 0.5, "V", style=FINE),
+            "offset": Number(-200, 200, 0, "V", style=FINE),
+            "place": Number(-5, 5, 0, style=NR3),
+            "coupling": Choice(("DCLimit", "ACLimit", "GND"), "DCL"),
+            "bandwidth": Choice(("FULL", "B20"), "FULL"),
+            "polarity": Choice(("NORMal", "INVerted"), "NORM"),
+            "probe": Number(1e-3, 1e4, 1, style=NR3),
+            "part": Choice(("DEFault", "MAXimum", "DMAXimum"), "DEF"),
+            "label": Name("", 8),
+            "skew": Number(-100e-9, 100e-9, 0, "S", style=NR3),
+        }

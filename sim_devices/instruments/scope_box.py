@@ -1,5 +1,8 @@
 """Common parts of simulated oscilloscopes: arming, triggering, records, averages, faults, cables. A dialect is in its own file.
 
+A dialect says which models there are, its settings (`_box_parameters`, `_channel_parameters`), its commands (`_table`) and the
+volts of its words (`_span_v`, `_middle_v`, `_sampling`).
+
 A scope that triggers itself (sweep AUTO) does so after a while, as real ones do. Settings that the parts here rest on, by name:
 trigger_source, level_<source>, slope, sweep, reference, position, range, type, count of the box; display, range, offset,
 coupling and invert of each channel.
@@ -10,9 +13,9 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -24,10 +27,12 @@ from sim_devices.instruments import converter
 from sim_devices.instruments.faults import Faults, Moment, Strike
 from sim_devices.instruments.hand import FrontPanel, PanelBox
 from sim_devices.instruments.operations import Operations
+from sim_devices.instruments.parameters import Choice, Number, Parameter
+from sim_devices.instruments.program_message import ScpiError
 from sim_devices.instruments.record_faults import at_input, in_memory
 from sim_devices.instruments.sampling import REFERENCES, Sampling, Window
 from sim_devices.instruments.scope_record import Record
-from sim_devices.instruments.scpi import Call
+from sim_devices.instruments.scpi import Call, Command, Scpi
 from sim_devices.instruments.settings import Settings
 
 HIGH_RESOLUTION_BITS, FINEST_BITS = 12, 14
@@ -71,34 +76,32 @@ Mode = Literal["stopped", "single", "running", "digitizing"]
 
 
 class ScopeBox(PanelBox, ABC):
-    """A simulated oscilloscope. A subclass makes `_scpi`, its dialect, and `_front`, its front panel.
+    """A simulated oscilloscope.
 
     Args:
-        serial: serial number.
-        model: one of `models`.
-        models: that are simulated, by name.
-        box: settings of the box as a whole.
-        channels: settings of each channel by its number.
-        trigger_input: where the SYNC of the bench ends: "EXT", or "CHAN4" of a scope without such an input.
+        serial: serial number; None: that of the usual specimen.
+        model: one of MODELS; None: the usual one.
         lock: of the bench; boxes that are wired together share one.
-        adc_bits: other than the model's, up to 14.
+        adc_bits: 8 to 14 instead of the model's.
         memory_samples: another memory.
         pace: seconds of waiting per second of record for ``*OPC?``; 0 is ready at once.
-        auto_s: patience of SWEep AUTO.
+        auto_s: how long a scope waits for a trigger before it triggers itself, where it does.
         clock: seconds, monotonic.
     """
 
-    _front: FrontPanel
+    models: ClassVar[Mapping[str, Model]]  # that are simulated, by name
+    usual: ClassVar[tuple[str, str]]  # model and serial number of the usual specimen
+    maker: ClassVar[str] = ""
+    firmware: ClassVar[str] = ""
+    plus: ClassVar[bool] = True  # error codes are answered with their sign
+    channel_count: ClassVar[int] = 4
+    trigger_input: str = "EXT"  # where the SYNC of the bench ends; "CHAN4" of a scope without such an input
 
     def __init__(
         self,
-        serial: str,
-        model: str,
-        models: Mapping[str, Model],
-        box: Settings,
-        channels: Mapping[int, Settings],
-        trigger_input: str = "EXT",
+        serial: str | None = None,
         *,
+        model: str | None = None,
         lock: threading.Condition | None = None,
         adc_bits: int | None = None,
         memory_samples: int | None = None,
@@ -106,9 +109,10 @@ class ScopeBox(PanelBox, ABC):
         auto_s: float = 0.05,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if model not in models:
-            raise ConfigError("no such scope is simulated", where="model", got=model, allowed=", ".join(models))
-        self.model, self.data, self._serial, self.trigger_input = model, models[model], serial, trigger_input
+        self.model, self._serial = model or self.usual[0], serial or self.usual[1]
+        if self.model not in self.models:
+            raise ConfigError("no such scope is simulated", where="model", got=self.model, allowed=", ".join(self.models))
+        self.data = self.models[self.model]
         self._bits = self.data.bits if adc_bits is None else adc_bits
         if not 8 <= self._bits <= FINEST_BITS:
             raise ConfigError("no such converter", where="adc_bits", got=f"{adc_bits}", allowed=f"8 to {FINEST_BITS}")
@@ -117,8 +121,10 @@ class ScopeBox(PanelBox, ABC):
         self._lock = lock or threading.Condition()
         self._operations = Operations(self._lock, clock)
         self._upstream: Upstream | None = None
-        self.faults = Faults(serial, "scope")
-        self._box, self._channels = box, dict(channels)
+        self.faults = Faults(self._serial, "scope")
+        self._box = Settings(self._box_parameters())
+        numbers = range(1, self.channel_count + 1)
+        self._channels = {n: Settings(self._channel_parameters(n), self._check_channel) for n in numbers}
         self._mode: Mode = "stopped"
         self._wanted: frozenset[int] = frozenset()
         self._events = {"armed": False, "triggered": False}
@@ -126,6 +132,65 @@ class ScopeBox(PanelBox, ABC):
         self._before: dict[int, Record] = {}  # what each channel recorded last, for a memory that lags behind
         self._sums: dict[int, NDArray[np.int64]] = {}  # of an average that is under way
         self._taken = 0
+        self._scpi = Scpi(
+            self._table(), identity=(self.maker, self.data.identity, self._serial, self.firmware), lock=self._lock,
+            operations=self._operations, reset=self._reset, trigger=self._force, plus=self.plus,
+        )  # fmt: skip
+        self._front = FrontPanel(self._scpi, self.name)
+
+    # -- Dialect ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _box_parameters(self) -> Mapping[str, Parameter]:
+        """The settings of the box as a whole."""
+
+    @abstractmethod
+    def _channel_parameters(self, n: int) -> Mapping[str, Parameter]:
+        """The settings of channel n."""
+
+    def _check_channel(self, s: Settings) -> None:
+        """Raises: ScpiError: settings of a channel that do not go together."""
+
+    @abstractmethod
+    def _table(self) -> Iterator[Command]:
+        """All commands."""
+
+    def _the_box(self, call: Call) -> Settings:
+        return self._box
+
+    def _of(self, call: Call) -> Settings:
+        return self._channels[call.channel]
+
+    def _edge_from(self, pattern: str, name: str, external: str) -> Command:
+        """``pattern <word>`` and ``pattern?`` of the trigger source, where channels are words that end in their number.
+
+        Args:
+            pattern: of the command.
+            name: of the setting that holds the word.
+            external: the word of the external trigger.
+        """
+
+        def put(call: Call) -> None:
+            word = str(self._box.read(name, call.only()))
+            self._box.change(**{name: word, "trigger_source": "EXT" if word == external else f"CHAN{word[-1]}"})
+
+        return Command(pattern, put, lambda call: self._box.shown(name, call))
+
+    def _level_of(self, pattern: str, source: Callable[[Call], str], style: str) -> Command:
+        """``pattern <V>`` and ``pattern?`` of the trigger level of a source, "EXT" or "CHAN1"."""
+
+        def put(call: Call) -> None:
+            name = f"level_{source(call)}"
+            self._box.change(**{name: self._box.read(name, call.only())})
+
+        return Command(pattern, put, lambda call: f"{self._box.number(f'level_{source(call)}'):{style}}")
+
+    def _acquired(self, n: int) -> Record:
+        """The record of a channel. Raises: ScpiError: -230, there is none."""
+        record = self._records.get(n)
+        if record is None:
+            raise ScpiError(-230, "no waveform was acquired")
+        return record
 
     # -- Box ----------------------------------------------------------------------------------------------------------
 
@@ -337,3 +402,18 @@ class ScopeBox(PanelBox, ABC):
         """The mode now: an automatic trigger that is due comes first, and a record that is being taken is not complete."""
         taking = self._operations.pending("acquire")
         return "single" if taking and self._mode == "stopped" else self._mode
+
+
+def edge_sources(external_v: float, channel_v: float, style: str) -> dict[str, Parameter]:
+    """The settings trigger_source and level_<source> of a scope with four channels and an external trigger.
+
+    Args:
+        external_v: highest level of the external trigger, either sign.
+        channel_v: highest level of a channel, either sign.
+        style: of the numbers.
+    """
+    return {
+        "trigger_source": Choice(("CHANnel1", "CHANnel2", "CHANnel3", "CHANnel4", "EXT"), "CHAN1"),
+        "level_EXT": Number(-external_v, external_v, 0, "V", style=style),
+        **{f"level_CHAN{n}": Number(-channel_v, channel_v, 0, "V", style=style) for n in range(1, 5)},
+    }

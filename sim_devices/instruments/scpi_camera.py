@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sim_devices.instruments.hand import FrontPanel, PanelBox
 from sim_devices.instruments.operations import Operations
 from sim_devices.instruments.parameters import Number
+from sim_devices.instruments.program_message import blocked
 from sim_devices.instruments.scpi import Command, Scpi
 from sim_devices.instruments.settings import Settings, setting
 
@@ -63,8 +64,7 @@ class ScpiCamera(PanelBox):
         self._frames = (self._frames + 1) % COUNTED
         data = self._frames.to_bytes(4, "little") + np.clip(np.rint(counts), 0, self.levels - 1).astype(self._kind).tobytes()
         data += zlib.crc32(data).to_bytes(4, "little")
-        size = str(len(data))
-        return f"#{len(size)}{size}".encode() + data
+        return blocked(data)
 
     # -- Box: what a transport asks for, sim_devices/instruments/box.py -----------------------------------------------------
 

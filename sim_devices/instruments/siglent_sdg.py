@@ -17,9 +17,7 @@ manual only.
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -29,7 +27,7 @@ from sim_devices.instruments.hand import FrontPanel
 from sim_devices.instruments.output_stage import divider, high_v, low_v
 from sim_devices.instruments.parameters import INFINITY, Name, Number, Parameter
 from sim_devices.instruments.program_message import ScpiError
-from sim_devices.instruments.scpi import Command, Scpi
+from sim_devices.instruments.scpi import Command
 from sim_devices.instruments.settings import Settings
 from sim_devices.instruments.status import Status
 from sim_devices.instruments.timing import Timing
@@ -63,39 +61,22 @@ VRMS = {"SIN": 0.3535, "SQU": 0.5, "RAMP": 1 / 3.464}
 
 
 class SiglentSDG(GeneratorBox):
-    """A simulated generator of the SDG-X series, as its programming guide describes it.
-
-    Args:
-        serial: serial number.
-        model: one of MODELS.
-        lock: of the bench; boxes that are wired together share one.
-        dac_bits: a coarser converter than the model's.
-        samples: another memory than the model's.
-        pace: seconds of waiting per second of signal for ``*OPC?``; 0 plays at once.
-        clock: seconds, monotonic.
-    """
+    """A simulated generator of the SDG-X series, as its programming guide describes it. Arguments as of GeneratorBox."""
 
     raw = b"WAVEDATA,"  # what follows it is bytes, up to the end of the message, where a wire marks one
 
     typical = Timing(2e-3, 5e6, 5e6, trigger_s=10e-3, settle_s=1e-3)  # assumed: the guide has no figures
 
-    def __init__(
-        self,
-        serial: str = "SDG2XSIM0001",
-        *,
-        model: str = "SDG2042X",
-        lock: threading.Condition | None = None,
-        dac_bits: int | None = None,
-        samples: int | None = None,
-        pace: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(serial, model, MODELS, {}, lock=lock, dac_bits=dac_bits, samples=samples, pace=pace, clock=clock)
-        self._scpi = Scpi(
-            _undocumented(), identity=("Siglent Technologies", model, serial, "2.01.01.23R7"), lock=self._lock,
-            operations=self._operations, reset=self._reset, trigger=self._ignored,
-        )  # fmt: skip
-        self._front = FrontPanel(self, self.name)
+    models = MODELS
+    usual = ("SDG2042X", "SDG2XSIM0001")
+    maker = "Siglent Technologies"
+    firmware = "2.01.01.23R7"
+
+    def _panel(self) -> FrontPanel:
+        return FrontPanel(self, self.name)  # most of its words are not SCPI
+
+    def _table(self) -> Iterator[Command]:
+        return _undocumented()
 
     @property
     def status(self) -> Status:
@@ -112,7 +93,7 @@ class SiglentSDG(GeneratorBox):
         for s in self._channels.values():
             s.change(limits=False, filter="OFF")
 
-    def _ignored(self) -> None:
+    def _bus_trigger(self) -> None:
         """``*TRG`` is not of this instrument."""
 
     def sync(self, channel: int) -> bool:

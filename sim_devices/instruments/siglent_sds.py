@@ -14,19 +14,16 @@ codes per division of a word, and that a word is left-justified, are assumed.
 from __future__ import annotations
 
 import struct
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
-from sim_devices.instruments.hand import FrontPanel
 from sim_devices.instruments.parameters import Choice, Name, Number, Parameter
-from sim_devices.instruments.program_message import ScpiError
+from sim_devices.instruments.program_message import blocked
 from sim_devices.instruments.sampling import Sampling
-from sim_devices.instruments.scope_box import Model, ScopeBox
+from sim_devices.instruments.scope_box import Model, ScopeBox, edge_sources
 from sim_devices.instruments.scope_record import Record
-from sim_devices.instruments.scpi import Call, Command, Scpi
+from sim_devices.instruments.scpi import Call, Command
 from sim_devices.instruments.settings import Settings, scaled, setting
 
 NR3 = ".2E"
@@ -39,41 +36,13 @@ ON_OFF = Choice(("ON", "OFF"), "OFF")
 
 
 class SiglentSDS(ScopeBox):
-    """A simulated scope of the SDS1000X HD series, as its programming guide describes it.
+    """A simulated scope of the SDS1000X HD series, as its programming guide describes it. Arguments as of ScopeBox."""
 
-    Args:
-        serial: serial number.
-        model: one of MODELS.
-        lock: of the bench; boxes that are wired together share one.
-        adc_bits: 8 to 12 instead of the model's.
-        memory_samples: another memory.
-        pace: seconds of waiting per second of record for ``*OPC?``; 0 is ready at once.
-        auto_s: patience of trigger mode AUTO.
-        clock: seconds, monotonic.
-    """
-
-    def __init__(
-        self,
-        serial: str = "SDS1SIM0001",
-        *,
-        model: str = "SDS1104X HD",
-        lock: threading.Condition | None = None,
-        adc_bits: int | None = None,
-        memory_samples: int | None = None,
-        pace: float = 0.0,
-        auto_s: float = 0.05,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(
-            serial, model, MODELS, Settings(_box()), {n: Settings(_channel(n)) for n in range(1, 5)}, lock=lock,
-            adc_bits=adc_bits, memory_samples=memory_samples, pace=pace, auto_s=auto_s, clock=clock,
-        )  # fmt: skip
-        self._arming = False  # the next status is Arm
-        self._scpi = Scpi(
-            self._table(), identity=("Siglent Technologies", self.data.identity, serial, "4.1.1.1.9"), lock=self._lock,
-            operations=self._operations, reset=self._reset, trigger=self._force,
-        )  # fmt: skip
-        self._front = FrontPanel(self._scpi, self.name)
+    models = MODELS
+    usual = ("SDS1104X HD", "SDS1SIM0001")
+    maker = "Siglent Technologies"
+    firmware = "4.1.1.1.9"
+    _arming = False  # the next status is Arm
 
     # -- Sampling and scale -------------------------------------------------------------------------------------------
 
@@ -96,10 +65,7 @@ class SiglentSDS(ScopeBox):
     # -- Waveform -----------------------------------------------------------------------------------------------------
 
     def _record(self) -> Record:
-        record = self._records.get(int(self._box.text("source")[-1]))
-        if record is None:
-            raise ScpiError(-230, "no waveform was acquired")
-        return record
+        return self._acquired(int(self._box.text("source")[-1]))
 
     def _preamble(self, call: Call) -> bytes:
         call.none()
@@ -117,7 +83,7 @@ class SiglentSDS(ScopeBox):
             ("<d", 0xB4, record.window.start_s + 0.5 * span_s), ("<h", 0x144, scale), ("<f", 0x148, 1.0),
         ):  # fmt: skip
             struct.pack_into(kind, block, at, value)
-        return b"#9%09d" % len(block) + bytes(block)
+        return blocked(bytes(block), 9)
 
     def _data(self, call: Call) -> bytes:
         call.none()
@@ -125,25 +91,20 @@ class SiglentSDS(ScopeBox):
         first, count = int(self._box.number("start")), int(self._box.number("point")) or len(words)
         part = words[first : first + min(count, MOST_READ)]
         data = part.astype("<i2").tobytes() if self._box.text("width") == "WORD" else (part >> 8).astype(np.int8).tobytes()
-        return b"#9%09d" % len(data) + data
+        return blocked(data, 9)
 
     # -- Commands -----------------------------------------------------------------------------------------------------
 
     def _table(self) -> Iterator[Command]:
-        def the_box(call: Call) -> Settings:
-            return self._box
-
-        def of(call: Call) -> Settings:
-            return self._channels[call.channel]
-
+        the_box, of = self._the_box, self._of
         for pattern, name in (
-            ("TIMebase:DELay", "position"), ("TRIGger:TYPE", "trigger"), ("TRIGger:EDGE:SOURce", "source_of_edge"),
+            ("TIMebase:DELay", "position"), ("TRIGger:TYPE", "trigger"),
             ("TRIGger:EDGE:SLOPe", "slope"), ("ACQuire:TYPE", "type"), ("ACQuire:MMANagement", "management"),
             ("ACQuire:MDEPth", "depth"), ("WAVeform:SOURce", "source"), ("WAVeform:WIDTh", "width"),
             ("WAVeform:BYTeorder", "order"), ("WAVeform:STARt", "start"), ("WAVeform:POINt", "point"),
             ("WAVeform:INTerval", "interval"),
         ):  # fmt: skip
-            yield setting(pattern, name, the_box, self._edge_source if name == "source_of_edge" else None)
+            yield setting(pattern, name, the_box)
         for pattern, name in (
             ("SWITch", "display"), ("VISible", "visible"), ("COUPling", "coupling"), ("IMPedance", "impedance"),
             ("BWLimit", "bandwidth"), ("INVert", "inversion"), ("UNIT", "unit"),
@@ -155,7 +116,8 @@ class SiglentSDS(ScopeBox):
         yield Command(
             "CHANnel<4>:PROBe", lambda call: of(call).change(probe=_probe(call)), lambda call: of(call).shown("probe", call)
         )
-        yield Command("TRIGger:EDGE:LEVel", self._put_level, lambda call: f"{self._box.number(self._level()):{FINE}}")
+        yield self._edge_from("TRIGger:EDGE:SOURce", "source_of_edge", "EX")
+        yield self._level_of("TRIGger:EDGE:LEVel", lambda call: self._box.text("trigger_source"), FINE)
         yield Command("TRIGger:MODE", self._put_mode, lambda call: self._box.text("sweep"))
         yield Command("TRIGger:RUN", lambda call: self._start(call, "running"))
         yield Command("TRIGger:STOP", lambda call: self._stop())
@@ -165,16 +127,6 @@ class SiglentSDS(ScopeBox):
         yield Command("WAVeform:MAXPoint", get=lambda call: f"{MOST_READ}")
         yield Command("WAVeform:PREamble", get=self._preamble)
         yield Command("WAVeform:DATA", get=self._data)
-
-    def _edge_source(self, call: Call) -> None:
-        word = self._box.text("source_of_edge")
-        self._box.change(trigger_source="EXT" if word == "EX" else f"CHAN{word[-1]}")
-
-    def _level(self) -> str:
-        return f"level_{self._box.text('trigger_source')}"
-
-    def _put_level(self, call: Call) -> None:
-        self._box.change(**{self._level(): self._box.read(self._level(), call.only())})
 
     def _put_mode(self, call: Call) -> None:
         word = call.word()
@@ -191,49 +143,45 @@ class SiglentSDS(ScopeBox):
         mode = self._polled()
         return "Arm" if arming else "Stop" if mode == "stopped" else "Trig'd" if self._events["triggered"] else "Ready"
 
+    def _box_parameters(self) -> dict[str, Parameter]:
+        edges = ("C1", "C2", "C3", "C4", "EX")
+        return {
+            "range": Number(ACROSS * 200e-12, ACROSS * 1e3, ACROSS * 1e-6, "S", style=FINE),
+            "position": Number(-5e3, 5e3, 0, "S", style=".12E"),
+            "reference": Choice(("CENTer",), "CENT"),
+            "trigger": Choice(("EDGE",), "EDGE"),
+            "source_of_edge": Choice(edges, "C1"),
+            **edge_sources(8, 100, FINE),
+            "slope": Choice(("RISing", "FALLing"), "RIS"),
+            "sweep": Choice(("AUTO", "NORMal", "SINGle"), "AUTO"),
+            "type": Choice(("NORMal", "AVERage"), "NORM"),
+            "count": Number(4, 1024, 16, integer=True),
+            "management": Choice(("AUTO", "FSRate", "FMDepth"), "AUTO"),
+            "depth": Choice(tuple(DEPTHS), "10M"),
+            "source": Choice(("C1", "C2", "C3", "C4"), "C1"),
+            "width": Choice(("BYTE", "WORD"), "BYTE"),
+            "order": Choice(("LSB", "MSB"), "LSB"),
+            "start": Number(0, 5e7, 0, integer=True),
+            "point": Number(0, 5e7, 0, integer=True),
+            "interval": Number(1, 1e6, 1, integer=True),
+        }
+
+    def _channel_parameters(self, n: int) -> dict[str, Parameter]:
+        return {
+            "display": Choice(("ON", "OFF"), "ON" if n == 1 else "OFF"),
+            "visible": Choice(("ON", "OFF"), "ON"),
+            "range": Number(8 * 500e-6, 80, 8, "V", style=FINE),
+            "offset": Number(-100, 100, 0, "V", style=FINE),
+            "coupling": Choice(("DC", "AC", "GND"), "DC"),
+            "impedance": Choice(("ONEMeg", "FIFTy"), "ONEM"),
+            "bandwidth": Choice(("20M", "FULL"), "FULL"),
+            "inversion": ON_OFF,
+            "probe": Number(1e-6, 1e6, 1, style=NR3),
+            "unit": Choice(("V", "A"), "V"),
+            "label": Name(str(n), 10),
+        }
+
 
 def _probe(call: Call) -> float:
     """``VALue,10`` or ``10``."""
     return Number(1e-6, 1e6, 1).read(call.take(1, 2)[-1])
-
-
-def _box() -> dict[str, Parameter]:
-    edges = ("C1", "C2", "C3", "C4", "EX")
-    return {
-        "range": Number(ACROSS * 200e-12, ACROSS * 1e3, ACROSS * 1e-6, "S", style=FINE),
-        "position": Number(-5e3, 5e3, 0, "S", style=".12E"),
-        "reference": Choice(("CENTer",), "CENT"),
-        "trigger": Choice(("EDGE",), "EDGE"),
-        "source_of_edge": Choice(edges, "C1"),
-        "trigger_source": Choice(("CHANnel1", "CHANnel2", "CHANnel3", "CHANnel4", "EXT"), "CHAN1"),
-        "level_EXT": Number(-8, 8, 0, "V", style=FINE),
-        **{f"level_CHAN{n}": Number(-100, 100, 0, "V", style=FINE) for n in range(1, 5)},
-        "slope": Choice(("RISing", "FALLing"), "RIS"),
-        "sweep": Choice(("AUTO", "NORMal", "SINGle"), "AUTO"),
-        "type": Choice(("NORMal", "AVERage"), "NORM"),
-        "count": Number(4, 1024, 16, integer=True),
-        "management": Choice(("AUTO", "FSRate", "FMDepth"), "AUTO"),
-        "depth": Choice(tuple(DEPTHS), "10M"),
-        "source": Choice(("C1", "C2", "C3", "C4"), "C1"),
-        "width": Choice(("BYTE", "WORD"), "BYTE"),
-        "order": Choice(("LSB", "MSB"), "LSB"),
-        "start": Number(0, 5e7, 0, integer=True),
-        "point": Number(0, 5e7, 0, integer=True),
-        "interval": Number(1, 1e6, 1, integer=True),
-    }
-
-
-def _channel(n: int) -> dict[str, Parameter]:
-    return {
-        "display": Choice(("ON", "OFF"), "ON" if n == 1 else "OFF"),
-        "visible": Choice(("ON", "OFF"), "ON"),
-        "range": Number(8 * 500e-6, 80, 8, "V", style=FINE),
-        "offset": Number(-100, 100, 0, "V", style=FINE),
-        "coupling": Choice(("DC", "AC", "GND"), "DC"),
-        "impedance": Choice(("ONEMeg", "FIFTy"), "ONEM"),
-        "bandwidth": Choice(("20M", "FULL"), "FULL"),
-        "inversion": ON_OFF,
-        "probe": Number(1e-6, 1e6, 1, style=NR3),
-        "unit": Choice(("V", "A"), "V"),
-        "label": Name(str(n), 10),
-    }

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from sim_devices.instruments.parameters import Choice, Flag, Number, Parameter
+from sim_devices.instruments.parameters import Choice, Flag, Number, Parameter, numbers
 from sim_devices.instruments.probe import Answers, Probe
 from sim_devices.instruments.program_message import Quoted, ScpiError
 from sim_devices.instruments.scpi import Call, Command
@@ -24,6 +24,7 @@ from sim_devices.instruments.source_box import OUTPUT, SourceBox
 STYLE = "+.6E"
 MARGIN = 1.05  # of a range that is still measured, and still sourced
 QUANTITIES = (("VOLTage", "volts"), ("CURRent", "amps"))
+LONG = {"VOLTAGE": "VOLT", "CURRENT": "CURR", "RESISTANCE": "RES", "STATUS": "STAT", "SOURCE": "SOUR"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,13 @@ class SourceMeterBox(Probe, SourceBox):
         beyond = not s.flag("sense_amps_range_auto") and abs(amps) > MARGIN * s.number("sense_amps_range")
         return Measured(volts, amps, tripped, beyond)
 
+    def _levels_of(self, call: Call, most: int, n: int = 1) -> list[float]:
+        """The levels that a command for a list brings, V. Raises: ScpiError: too many, or one that channel n does not have."""
+        levels = [float(v) for v in numbers(call.take(1, most))]
+        for level in levels:
+            self._channels[n].read("volts", f"{level:.9g}")
+        return levels
+
     def _through(self, levels: list[float], n: int = 1) -> Iterator[Measured]:
         """Hold each of `levels` in turn, V, and measure."""
         for level in levels:
@@ -155,3 +163,13 @@ def any_function(call: Call) -> None:
     """Take what is to be measured, of a model that measures all of it in any case."""
     if not all(isinstance(token, Quoted) for token in call.take(1, 3)):
         raise ScpiError(-104)
+
+
+def elements_of(call: Call, order: tuple[str, ...]) -> tuple[str, ...]:
+    """The elements of an answer that a command names, in the order of the instrument. Raises: ScpiError: it has no such one."""
+    tokens = call.take(1, len(order))
+    words = [token.upper() if isinstance(token, str) else "" for token in tokens]
+    asked = {LONG.get(word, word) for word in words}
+    if not asked <= set(order):
+        raise ScpiError(-224, ",".join(words)[:24])
+    return tuple(name for name in order if name in asked)

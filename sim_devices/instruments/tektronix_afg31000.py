@@ -12,18 +12,15 @@ delay is assumed to be 0.
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 from sim_devices.instruments import output_stage
 from sim_devices.instruments.generator_box import GeneratorBox, Model
-from sim_devices.instruments.hand import FrontPanel
 from sim_devices.instruments.parameters import Choice, Number, Parameter
 from sim_devices.instruments.program_message import Block, ScpiError
-from sim_devices.instruments.scpi import Call, Command, Scpi
+from sim_devices.instruments.scpi import Call, Command
 from sim_devices.instruments.settings import Settings, setting
 
 TOP, EDIT = 0x3FFF, "EMEM1"
@@ -36,35 +33,14 @@ BOX: dict[str, Parameter] = {
 
 
 class TektronixAFG31000(GeneratorBox):
-    """A simulated generator of the AFG31000 series, as its programmer manual describes it.
+    """A simulated generator of the AFG31000 series, as its programmer manual describes it. Arguments as of GeneratorBox."""
 
-    Args:
-        serial: serial number.
-        model: one of MODELS.
-        lock: of the bench; boxes that are wired together share one.
-        dac_bits: a coarser converter than the model's.
-        samples: another memory than the model's.
-        pace: seconds of waiting per second of signal for ``*OPC?``; 0 plays at once.
-        clock: seconds, monotonic.
-    """
-
-    def __init__(
-        self,
-        serial: str = "C0SIM01",
-        *,
-        model: str = "AFG31052",
-        lock: threading.Condition | None = None,
-        dac_bits: int | None = None,
-        samples: int | None = None,
-        pace: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(serial, model, MODELS, BOX, lock=lock, dac_bits=dac_bits, samples=samples, pace=pace, clock=clock)
-        self._scpi = Scpi(
-            self._table(), identity=("TEKTRONIX", model, serial, "SCPI:99.0 FV:1.6.1"), lock=self._lock,
-            operations=self._operations, reset=self._reset, trigger=self._triggered, plus=False,
-        )  # fmt: skip
-        self._front = FrontPanel(self._scpi, self.name)
+    models = MODELS
+    usual = ("AFG31052", "C0SIM01")
+    maker = "TEKTRONIX"
+    firmware = "SCPI:99.0 FV:1.6.1"
+    plus = False
+    box = BOX
 
     def sync(self, channel: int) -> bool:
         """True if an edge leaves Trigger Output when channel 1 begins."""
@@ -96,7 +72,7 @@ class TektronixAFG31000(GeneratorBox):
         yield setting(f"{source}:BURSt:NCYCles", "cycles", of)
         yield setting(f"{source}:BURSt:TDELay", "delay", of)
         yield Command("TRIGger[:SEQuence]:SOURce", self._put_source, lambda call: self._box.shown("trigger", call))
-        yield Command("TRIGger[:SEQuence][:IMMediate]", lambda call: self._triggered())
+        yield Command("TRIGger[:SEQuence][:IMMediate]", lambda call: self._bus_trigger())
         yield setting("OUTPut<2>:TRIGger:MODE", "out", lambda call: self._box)
         yield Command("OUTPut<2>[:STATe]", self._switch, lambda call: of(call).shown("output", call))
         yield setting("OUTPut<2>:POLarity", "polarity", of)
@@ -124,15 +100,10 @@ class TektronixAFG31000(GeneratorBox):
         """Return the channels that play when a rising edge comes to Trigger Input: those that *TRG plays."""
         return tuple(n for n, s in self._channels.items() if s.flag("burst") and s.text("trigger") == "BUS")
 
-    def _triggered(self) -> None:
+    def _bus_trigger(self) -> None:
         if not self.external():
             raise ScpiError(-211)
         self._fire(self.external())
-
-    def _switch(self, call: Call) -> None:
-        before = {call.channel: self._of(call).flag("output")}
-        self._of(call).change(output=self._of(call).read("output", call.only()))
-        self._report_switched(before)
 
     def _upload(self, call: Call) -> None:
         where, block = call.take(2, 2)

@@ -7,7 +7,7 @@
 
 Rates are 1, 2, 5, 10, ... times below the highest: another one becomes the next higher. Replies have headers until HEADer
 OFF, and long words until VERBose OFF: *RST leaves both as they are. Not simulated: measurements, math, digital channels,
-FastFrame, automatic horizontal mode.
+FastFrame, automatic horizontal mode, the mains as trigger.
 
 Source: 4/5/6 Series MSO Programmer Manual (077-1305). That words of 12 bits are left-justified, and the delay counted to the
 middle of the record, are assumed.
@@ -15,23 +15,20 @@ middle of the record, are assumed.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim_devices.instruments.box import Message
-from sim_devices.instruments.hand import FrontPanel
 from sim_devices.instruments.parameters import Choice, Flag, Name, Number, Parameter, short_form
-from sim_devices.instruments.program_message import ScpiError
+from sim_devices.instruments.program_message import ScpiError, blocked
 from sim_devices.instruments.sampling import Sampling, Window
-from sim_devices.instruments.scope_box import Model, ScopeBox
+from sim_devices.instruments.scope_box import Model, ScopeBox, edge_sources
 from sim_devices.instruments.scope_record import Record
-from sim_devices.instruments.scpi import Call, Command, Scpi
+from sim_devices.instruments.scpi import Call, Command
 from sim_devices.instruments.settings import Settings, scaled, setting
 
 NR3 = ".4E"
@@ -48,44 +45,22 @@ SOURCES = ("CH1", "CH2", "CH3", "CH4")
 
 
 class TektronixMSO(ScopeBox):
-    """A simulated scope of the 2, 4, 5 or 6 Series, as its programmer manual describes it.
+    """A simulated scope of the 2, 4, 5 or 6 Series, as its programmer manual describes it. Arguments as of ScopeBox."""
 
-    Args:
-        serial: serial number.
-        model: one of MODELS.
-        lock: of the bench; boxes that are wired together share one.
-        adc_bits: 8 to 12 instead of the model's.
-        memory_samples: another memory.
-        pace: seconds of waiting per second of record for ``*OPC?``; 0 is ready at once.
-        auto_s: patience of trigger mode AUTO.
-        clock: seconds, monotonic.
-    """
+    models = MODELS
+    usual = ("MSO54", "C0SIM001")
+    maker = "TEKTRONIX"
+    firmware = "CF:91.1CT FV:2.6.39.1203"
+    _arming = False  # the next trigger state is ARMED
+    _told: tuple[str, ...] = ()  # events that the last *ESR? made readable
 
-    def __init__(
-        self,
-        serial: str = "C0SIM001",
-        *,
-        model: str = "MSO54",
-        lock: threading.Condition | None = None,
-        adc_bits: int | None = None,
-        memory_samples: int | None = None,
-        pace: float = 0.0,
-        auto_s: float = 0.05,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(
-            serial, model, MODELS, Settings(_box()), {n: Settings(_channel(n)) for n in range(1, 5)}, lock=lock,
-            adc_bits=adc_bits, memory_samples=memory_samples, pace=pace, auto_s=auto_s, clock=clock,
-        )  # fmt: skip
-        words = (one for one in (*_box().values(), *_channel(1).values()) if isinstance(one, Choice))
-        self._long = {short_form(word): word.upper() for one in words for word in one.options}
-        self._told: list[str] = []  # events that the last *ESR? made readable
-        self._arming = False  # the next trigger state is ARMED
-        self._scpi = Scpi(
-            self._table(), identity=("TEKTRONIX", self.data.identity, serial, "CF:91.1CT FV:2.6.39.1203"), lock=self._lock,
-            operations=self._operations, reset=self._reset, trigger=self._force,
-        )  # fmt: skip
-        self._front = FrontPanel(self._scpi, self.name)
+    @cached_property
+    def _long_words(self) -> dict[str, str]:
+        """Long form of each word of a setting, by its short form."""
+        words = (
+            one for one in (*self._box_parameters().values(), *self._channel_parameters(1).values()) if isinstance(one, Choice)
+        )
+        return {short_form(word): word.upper() for one in words for word in one.options}
 
     # -- Sampling and scale -------------------------------------------------------------------------------------------
 
@@ -127,8 +102,7 @@ class TektronixMSO(ScopeBox):
         if kind == "RP":
             codes = codes.astype(np.int32) + (32768 if wide else 128)
         data = codes.astype(f"{'<' if order == 'LSB' else '>'}{'u' if kind == 'RP' else 'i'}{2 if wide else 1}").tobytes()
-        digits = f"{len(data)}"
-        return f"#{len(digits)}{digits}".encode() + data
+        return blocked(data)
 
     def _field_query(self, name: str, call: Call) -> str:
         call.none()
@@ -158,12 +132,12 @@ class TektronixMSO(ScopeBox):
         with self._lock:
             while b"*ESR?" in bytes(message).upper() and self._scpi.status.errors:
                 code, _, text = self._scpi.status.next_error().partition(",")
-                self._told.append(f"{abs(int(code))},{text}")  # their events have no sign
+                self._told += (f"{abs(int(code))},{text}",)  # their events have no sign
             return super().execute(message)
 
     def _all_events(self, call: Call) -> str:
         call.none()
-        told, self._told = self._told, []
+        told, self._told = self._told, ()
         return ",".join(told) if told else f'{int(self._scpi.status.errors > 0)},"No events to report"'
 
     # -- Commands -----------------------------------------------------------------------------------------------------
@@ -184,7 +158,7 @@ class TektronixMSO(ScopeBox):
             answer = command.get(call)
             verbose = self._box.flag("verbose")
             if verbose and isinstance(answer, str):
-                answer = self._long.get(answer, answer)
+                answer = self._long_words.get(answer, answer)
             if not self._box.flag("header"):
                 return answer
             name = command.pattern.replace("<4>", f"{call.channel if call.suffixes else 1}")
@@ -194,12 +168,7 @@ class TektronixMSO(ScopeBox):
         return get
 
     def _commands(self) -> Iterator[Command]:
-        def the_box(call: Call) -> Settings:
-            return self._box
-
-        def of(call: Call) -> Settings:
-            return self._channels[call.channel]
-
+        the_box, of = self._the_box, self._of
         for pattern, name in (
             ("HEADer", "header"), ("VERBose", "verbose"), ("TRIGger:A:TYPe", "trigger"), ("TRIGger:AUXLevel", "level_EXT"),
             ("TRIGger:A:EDGE:SLOpe", "slope"), ("TRIGger:A:MODe", "sweep"),
@@ -219,8 +188,8 @@ class TektronixMSO(ScopeBox):
         yield scaled("CH<4>:SCAle", "range", of, DIVISIONS, FINE)
         yield setting("DISplay:GLObal:CH<4>:STATE", "display", of)
         yield setting("SELect:CH<4>", "display", of)
-        yield Command("TRIGger:A:EDGE:SOUrce", self._put_source, lambda call: self._box.shown("edge", call))
-        yield Command("TRIGger:A:LEVel:CH<4>", self._put_level, self._level)
+        yield self._edge_from("TRIGger:A:EDGE:SOUrce", "edge", "AUX")
+        yield self._level_of("TRIGger:A:LEVel:CH<4>", lambda call: f"CHAN{call.channel}", FINE)
         for pattern in ("HORizontal:MODe:SAMPLERate", "HORizontal:SAMPLERate"):
             yield Command(pattern, self._put_rate, lambda call: f"{self._box.number('rate'):{FINE}}")
         for pattern in ("HORizontal:MODe:RECOrdlength", "HORizontal:RECOrdlength"):
@@ -240,20 +209,9 @@ class TektronixMSO(ScopeBox):
             yield Command(f"WFMOutpre:{name}", get=partial(self._field_query, name.upper()))
         yield Command("ALLEv", get=self._all_events)
 
-    def _put_source(self, call: Call) -> None:
-        word = str(self._box.read("edge", call.only()))
-        self._box.change(edge=word, trigger_source="EXT" if word == "AUX" else f"CHAN{word[-1]}")
-
     def _put_mode(self, call: Call) -> None:
         word = str(self._box.read("mode", call.only()))
         self._box.change(mode=word, type={"SAM": "NORM", "AVE": "AVER", "HIR": "HRES"}[word])
-
-    def _put_level(self, call: Call) -> None:
-        name = f"level_CHAN{call.channel}"
-        self._box.change(**{name: self._box.read(name, call.only())})
-
-    def _level(self, call: Call) -> str:
-        return f"{self._box.number(f'level_CHAN{call.channel}'):{FINE}}"
 
     def _put_rate(self, call: Call) -> None:
         wanted = float(self._box.read("rate", call.only()))
@@ -288,47 +246,43 @@ class TektronixMSO(ScopeBox):
         Choice(("FORCe",), "FORC").read(call.only())
         self._force()
 
+    def _box_parameters(self) -> dict[str, Parameter]:
+        return {
+            "header": Flag(True),
+            "verbose": Flag(True),
+            "trigger": Choice(("EDGE",), "EDGE"),
+            "edge": Choice((*SOURCES, "AUXiliary"), "CH1"),
+            **edge_sources(8, 100, FINE),
+            "slope": Choice(("RISe", "FALL", "EITher"), "RIS"),
+            "sweep": Choice(("AUTO", "NORMal"), "AUTO"),
+            "mode": Choice(("SAMple", "AVErage", "HIRes"), "SAM"),
+            "type": Choice(("NORMal", "AVERage", "HRESolution"), "NORM"),
+            "count": Number(2, 10_240, 16, integer=True, style=FINE),
+            "after": Choice(("RUNSTop", "SEQuence"), "RUNST"),
+            "horizontal": Choice(("AUTO", "MANual"), "AUTO"),
+            "delayed": Flag(True),
+            "position": Number(-10, 5e3, 0, "S", style=".12E"),
+            "share": Number(0, 100, 50, style=NR3),
+            "rate": Number(1.5625, 25e9, 6.25e6, style=FINE),
+            "points": Number(1000, 62_500_000, 1250, integer=True, style=FINE),
+            "source": Choice(SOURCES, "CH1"),
+            "encoding": Choice(ENCODINGS, "RIB"),
+            "width": Number(1, 2, 1, integer=True),
+            "start": Number(1, 62_500_000, 1, integer=True),
+            "stop": Number(1, 62_500_000, 1250, integer=True),
+        }
 
-def _box() -> dict[str, Parameter]:
-    return {
-        "header": Flag(True),
-        "verbose": Flag(True),
-        "trigger": Choice(("EDGE",), "EDGE"),
-        "edge": Choice((*SOURCES, "AUXiliary", "LINE"), "CH1"),
-        "trigger_source": Choice(("CHANnel1", "CHANnel2", "CHANnel3", "CHANnel4", "EXT"), "CHAN1"),
-        "level_EXT": Number(-8, 8, 0, "V", style=FINE),
-        **{f"level_CHAN{n}": Number(-100, 100, 0, "V", style=FINE) for n in range(1, 5)},
-        "slope": Choice(("RISe", "FALL", "EITher"), "RIS"),
-        "sweep": Choice(("AUTO", "NORMal"), "AUTO"),
-        "mode": Choice(("SAMple", "AVErage", "HIRes"), "SAM"),
-        "type": Choice(("NORMal", "AVERage", "HRESolution"), "NORM"),
-        "count": Number(2, 10_240, 16, integer=True, style=FINE),
-        "after": Choice(("RUNSTop", "SEQuence"), "RUNST"),
-        "horizontal": Choice(("AUTO", "MANual"), "AUTO"),
-        "delayed": Flag(True),
-        "position": Number(-10, 5e3, 0, "S", style=".12E"),
-        "share": Number(0, 100, 50, style=NR3),
-        "rate": Number(1.5625, 25e9, 6.25e6, style=FINE),
-        "points": Number(1000, 62_500_000, 1250, integer=True, style=FINE),
-        "source": Choice(SOURCES, "CH1"),
-        "encoding": Choice(ENCODINGS, "RIB"),
-        "width": Number(1, 2, 1, integer=True),
-        "start": Number(1, 62_500_000, 1, integer=True),
-        "stop": Number(1, 62_500_000, 1250, integer=True),
-    }
-
-
-def _channel(n: int) -> dict[str, Parameter]:
-    return {
-        "display": Flag(n == 1),
-        "range": Number(DIVISIONS * 500e-6, DIVISIONS * 10, DIVISIONS * 0.1, "V", style=FINE),
-        "offset": Number(-100, 100, 0, "V", style=FINE),
-        "place": Number(-5, 5, 0, style=NR3),
-        "coupling": Choice(("DC", "AC", "DCREJ"), "DC"),
-        "impedance": Number(50, 1e6, 1e6, "OHM", style=FINE),
-        "bandwidth": Number(20e6, 10e9, 500e6, "HZ", style=FINE),
-        "invert": Flag(),
-        "probe": Number(1e-3, 1e3, 1, style=NR3),
-        "attenuation": Number(1e-3, 1e3, 1, style=NR3),
-        "label": Name("", 32),
-    }
+    def _channel_parameters(self, n: int) -> dict[str, Parameter]:
+        return {
+            "display": Flag(n == 1),
+            "range": Number(DIVISIONS * 500e-6, DIVISIONS * 10, DIVISIONS * 0.1, "V", style=FINE),
+            "offset": Number(-100, 100, 0, "V", style=FINE),
+            "place": Number(-5, 5, 0, style=NR3),
+            "coupling": Choice(("DC", "AC", "DCREJ"), "DC"),
+            "impedance": Number(50, 1e6, 1e6, "OHM", style=FINE),
+            "bandwidth": Number(20e6, 10e9, 500e6, "HZ", style=FINE),
+            "invert": Flag(),
+            "probe": Number(1e-3, 1e3, 1, style=NR3),
+            "attenuation": Number(1e-3, 1e3, 1, style=NR3),
+            "label": Name("", 32),
+        }

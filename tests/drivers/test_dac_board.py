@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from drivers.dac_board import DacBoard
 from drivers.links.serial_link import SerialLink
 from drivers.safe import SafeState, Switchable, carry_out, conversation
 from drivers.vector.roles import Sweeper
+from hil import frame_protocol as wire
 from hil.conformance import Knob, check_instrument
 from hil.errors import CommandRefused, ConfigError, ContractError, OutOfRange, SwitchedOff, WrongInstrument
 from sim_devices.instruments.dac_board import DacBoard as SimulatedBoard
@@ -174,6 +176,25 @@ def test_silence_trips_the_watchdog(far: Any) -> None:
     assert [one.kind for one in driver.findings()] == ["power"]
     driver.forget()
     driver.levels([2.0])  # armed again, as the ladder does
+    driver.close()
+
+
+def test_rows_that_would_keep_it_from_its_key_for_long_are_refused(far: Any) -> None:
+    driver = DacBoard(far.port)
+    driver.levels([3.0])
+    codes = np.zeros((2, 40), "<u2").tobytes()
+    with pytest.raises(CommandRefused, match="OUT_OF_RANGE"):
+        driver._session.ask(wire.Kind.ROWS, wire.ROWS.pack(600_000, 1, 2), codes)
+    assert not far.is_safe()
+    driver.close()
+
+
+def test_the_shortest_watchdog_is_one(far: Any) -> None:
+    driver = DacBoard(far.port, watchdog_s=1e-4)
+    driver.prepare()
+    time.sleep(0.03)
+    with pytest.raises(CommandRefused, match="WATCHDOG"):
+        driver.levels([2.0])
     driver.close()
 
 

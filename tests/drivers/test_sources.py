@@ -316,6 +316,19 @@ def test_a_list_is_measured_level_by_level(make: Callable[..., Table]) -> None:
     assert one.sent() == before
 
 
+@pytest.mark.parametrize("make", [meter, touch, pair])
+def test_after_a_list_that_tripped_levels_are_set_as_before(make: Callable[..., Table]) -> None:
+    one = make(range_a=1e-4, high_v=10.0, slew_v_per_s=1e4)
+    one.energise()
+    count = one.driver.drive.size
+    with pytest.raises(NotAReading, match="compliance"):
+        one.driver.sweep([[0.5] * count, [5.0] * count], 0.0)
+    one.driver.levels([0.25] * count)
+    assert one.driver.read() == [pytest.approx(2.5e-5)] * count
+    one.driver.close()
+    assert one.is_safe()
+
+
 @pytest.mark.parametrize("make", [meter, touch])
 def test_a_current_beyond_the_range_is_no_reading(make: Callable[..., Table]) -> None:
     one = make(range_a=1e-4, high_v=10.0)

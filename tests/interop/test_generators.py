@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from extras import needs
 from rich.console import Console
 
 from hil.commands.search import carry_on, start
@@ -18,7 +19,7 @@ from hil.search.genetic import Genetic
 from hil.search.history import EVALUATIONS, GENERATIONS, same
 from hil.search.random_and_cma import CMA, IPOP, Random
 
-pytest.importorskip("xopt")
+needs("xopt")
 
 QUIET = Console(quiet=True)
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,7 +102,7 @@ def test_ours_drives_the_trials_of_xopt(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", [Genetic, CMA])
 def test_libensemble_is_driven_by_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
-    pytest.importorskip("libensemble")
+    needs("libensemble")
     from gest_api.vocs import VOCS
     from libensemble import Ensemble
     from libensemble.alloc_funcs.start_only_persistent import only_persistent_gens

@@ -15,7 +15,7 @@ import pytest
 from hil.cli import run as hil_run
 from hil.errors import ConfigError, OpenFailed
 
-pytest.importorskip("pypylon")
+pytest.importorskip("pypylon", reason="pip install hil[genicam]")
 
 from drivers.genicam import Camera
 

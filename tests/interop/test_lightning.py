@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from extras import needs
 from pages import DOCS, written
 
-lightning = pytest.importorskip("lightning")
+lightning = needs("lightning")
 
 
 def test_a_lightning_module_learns_digits_through_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from hil.cli import run as hil_run
 from hil.conformance import check_device
 from hil.errors import Disconnected, InstrumentError, MissedTrigger, OpenFailed, OutOfRange, Saturated, UnsafeOutputs
 
-pytest.importorskip("nidaqmx")
+pytest.importorskip("nidaqmx", reason="pip install hil[nidaqmx]")
 
 from interop.fake_nidaqmx import HIGH, LOW, FakeCard, Served, dopant
 

@@ -1,6 +1,6 @@
 """Driver packages that know nothing of this project work the simulated Siglent and Rigol boxes: those of QCoDeS and PyMeasure.
 
-pip install pymeasure qcodes qcodes_contrib_drivers
+pip install hil[interop]
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from extras import needs
 
 from sim_devices.instruments.rigol_dg import RigolDG
 from sim_devices.instruments.rigol_scope import RigolScope
@@ -33,7 +34,7 @@ def served(box: Any, kind: type[HislipServer | SocketServer] = HislipServer) -> 
 
 
 def test_qcodes_contrib_drives_a_siglent_sdg2042x() -> None:
-    sdg = pytest.importorskip("qcodes_contrib_drivers.drivers.Siglent.sdg")
+    sdg = needs("qcodes_contrib_drivers.drivers.Siglent.sdg")
     box = SiglentSDG()
     with served(box) as resource:
         generator = sdg.Siglent_SDG_2042X("sdg", resource, visalib="@py")
@@ -60,7 +61,7 @@ def test_qcodes_contrib_drives_a_siglent_sdg2042x() -> None:
 
 
 def test_qcodes_reads_a_rigol_ds1000z() -> None:
-    ds1074z = pytest.importorskip("qcodes.instrument_drivers.rigol")
+    ds1074z = needs("qcodes.instrument_drivers.rigol")
     box = RigolScope(model="DS1104Z")
     with served(box) as resource:
         scope = ds1074z.RigolDS1074Z("scope", resource, visalib="@py")
@@ -86,7 +87,7 @@ def test_qcodes_reads_a_rigol_ds1000z() -> None:
 
 
 def test_pymeasure_reads_a_siglent_sds1000x_hd() -> None:
-    siglent = pytest.importorskip("pymeasure.instruments.siglenttechnologies")
+    siglent = needs("pymeasure.instruments.siglenttechnologies")
     box = SiglentSDS()
     with served(box) as resource:
         scope = siglent.SDS1000XHD(resource, visa_library="@py")
@@ -120,7 +121,7 @@ def test_pymeasure_reads_a_siglent_sds1000x_hd() -> None:
 
 
 def test_pymeasure_drives_a_rigol_dg800() -> None:
-    rigol = pytest.importorskip("pymeasure.instruments.rigol")
+    rigol = needs("pymeasure.instruments.rigol")
     box = RigolDG()
     with served(box) as resource:
         generator = rigol.DG800(resource, visa_library="@py")
@@ -146,7 +147,7 @@ def test_pymeasure_drives_a_rigol_dg800() -> None:
 
 
 def test_pymeasure_drives_a_tektronix_afg31000() -> None:
-    tektronix = pytest.importorskip("pymeasure.instruments.tektronix")
+    tektronix = needs("pymeasure.instruments.tektronix")
     box = TektronixAFG31000()
     with served(box) as resource:
         generator = tektronix.AFG3152C(resource, visa_library="@py")
@@ -165,7 +166,7 @@ def test_pymeasure_drives_a_tektronix_afg31000() -> None:
 
 
 def test_pydho800_reads_a_rigol_dho804() -> None:
-    pydho800 = pytest.importorskip("pydho800.pydho800")
+    pydho800 = needs("pydho800.pydho800")
     box = RigolScope(model="DHO804", serial="DHO8SIM")
     server = SocketServer(box)
     server.start()

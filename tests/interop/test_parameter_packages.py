@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from extras import needs
 
 from drivers.make_safe import make_safe
 from drivers.pymeasure import PyMeasure
@@ -31,7 +32,7 @@ FAKE: dict[str, Any] = {
 
 
 def test_parameters_of_qcodes() -> None:
-    pytest.importorskip("qcodes")
+    needs("qcodes")
     check_device(lambda: QCoDeS(**PARABOLA))
     device = QCoDeS(**PARABOLA)
     assert device.spec.provenance == "twin"
@@ -43,7 +44,7 @@ def test_parameters_of_qcodes() -> None:
 
 
 def test_properties_of_pymeasure() -> None:
-    pytest.importorskip("pymeasure")
+    needs("pymeasure")
     device = PyMeasure(**FAKE)
     assert device.spec.provenance == "twin"
     assert device.forward(torch.tensor([[0.0], [2.0]])).tolist() == [[0.0, 10.0], [2.0, 10.0]]
@@ -55,7 +56,7 @@ def test_properties_of_pymeasure() -> None:
 
 
 def test_a_fake_of_pymeasure_beside_a_node() -> None:
-    pytest.importorskip("pymeasure")
+    needs("pymeasure")
     from drivers.pymeasure import Adapter
 
     holds = {"level": {"of": "output_voltage", "low": -1, "high": 3, "unit": "V"}}
@@ -71,7 +72,7 @@ def test_a_fake_of_pymeasure_beside_a_node() -> None:
 
 
 def test_a_mock_of_qcodes_beside_a_node() -> None:
-    pytest.importorskip("qcodes")
+    needs("qcodes")
     from drivers.qcodes import Adapter
 
     holds = {"x": {"of": "x", "low": -1, "high": 1, "unit": "V", "slew_per_s": 20.0}}

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from extras import needs
 
 from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
 from sim_devices.bench.served import ServedBench, spawn
 
-pytest.importorskip("pymeasure")
-agilent = pytest.importorskip("pymeasure.instruments.agilent")
-keysight = pytest.importorskip("pymeasure.instruments.keysight")
+needs("pymeasure")
+agilent = needs("pymeasure.instruments.agilent")
+keysight = needs("pymeasure.instruments.keysight")
 
 NODE = Part("sim_devices.mach_zehnder:MachZehnder", {"v_pi_v": 3.5, "phase_rad": -math.pi / 2, "noise": 0.0})
 BENCH = VirtualBench(

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from extras import needs
 
 from sim_devices.bench.description import VirtualBench, VirtualBox
 from sim_devices.bench.served import RunningBench, build
 
-pytest.importorskip("pymeasure")
-keithley = pytest.importorskip("pymeasure.instruments.keithley")
-keysight = pytest.importorskip("pymeasure.instruments.keysight")
+needs("pymeasure")
+keithley = needs("pymeasure.instruments.keithley")
+keysight = needs("pymeasure.instruments.keysight")
 
 BENCH = VirtualBench(
     boxes=(

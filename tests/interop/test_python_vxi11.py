@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from extras import needs
 
 from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
 from sim_devices.bench.served import RunningBench, build
 
-vxi11 = pytest.importorskip("vxi11")
+vxi11 = needs("vxi11")
 
 NODE = Part(
     "sim_devices.mach_zehnder:MachZehnder", {"v_pi_v": 3.5, "phase_rad": -math.pi / 2, "bandwidth_hz": 1e9, "noise": 0.0}

@@ -1,6 +1,6 @@
 """Makers' own clients and drivers of other projects work the simulated scopes and boards unchanged.
 
-pip install pymeasure qcodes tm_devices RsInstrument pyarbtools
+pip install hil[interop]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from extras import needs
 
 from sim_devices.instruments.keysight_33600 import Keysight33600
 from sim_devices.instruments.keysight_m8195a import KeysightM8195A
@@ -44,7 +45,7 @@ def taken(scope: Any) -> torch.Tensor:
 
 def test_tm_devices_of_tektronix_reads_an_mso5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # it writes a log
-    tm_devices = pytest.importorskip("tm_devices")
+    tm_devices = needs("tm_devices")
     box = TektronixMSO()
     with served(box) as server:
         manager = tm_devices.DeviceManager(verbose=False)
@@ -75,7 +76,7 @@ def test_tm_devices_of_tektronix_reads_an_mso5(tmp_path: Path, monkeypatch: pyte
 
 def test_tm_devices_of_tektronix_drives_an_afg31000(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    tm_devices = pytest.importorskip("tm_devices")
+    tm_devices = needs("tm_devices")
     box = TektronixAFG31000()
     with served(box) as server:
         manager = tm_devices.DeviceManager(verbose=False)
@@ -95,7 +96,7 @@ def test_tm_devices_of_tektronix_drives_an_afg31000(tmp_path: Path, monkeypatch:
 
 
 def test_pyarbtools_drives_a_keysight_m8195a() -> None:
-    pyarbtools = pytest.importorskip("pyarbtools")
+    pyarbtools = needs("pyarbtools")
     box = KeysightM8195A()
     with served(box) as server:
         generator = pyarbtools.instruments.M8195A("127.0.0.1", port=server.port, reset=True)
@@ -115,7 +116,7 @@ def test_pyarbtools_drives_a_keysight_m8195a() -> None:
 
 
 def test_rsinstrument_of_rohde_schwarz_reads_an_rtb2004() -> None:
-    rs = pytest.importorskip("RsInstrument")
+    rs = needs("RsInstrument")
     box = RohdeSchwarzRTB()
     with served(box, HislipServer) as server:
         scope = rs.RsInstrument(server.resource, True, True, "SelectVisa='@py'")
@@ -139,7 +140,7 @@ def test_rsinstrument_of_rohde_schwarz_reads_an_rtb2004() -> None:
 
 
 def test_pymeasure_reads_a_red_pitaya() -> None:
-    redpitaya = pytest.importorskip("pymeasure.instruments.redpitaya")
+    redpitaya = needs("pymeasure.instruments.redpitaya")
     box = RedPitaya()
     with served(box) as server:
         board = redpitaya.RedPitayaScpi(server.resource, visa_library="@py")
@@ -166,7 +167,7 @@ def test_pymeasure_reads_a_red_pitaya() -> None:
 
 
 def test_qcodes_drives_a_keysight_33622a() -> None:
-    keysight = pytest.importorskip("qcodes.instrument_drivers.Keysight")
+    keysight = needs("qcodes.instrument_drivers.Keysight")
     box = Keysight33600()
     with served(box, HislipServer) as server:
         generator = keysight.Keysight33622A("generator", server.resource, visalib="@py")

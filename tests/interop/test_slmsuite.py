@@ -14,7 +14,7 @@ import torch
 from hil.cli import run as hil_run
 from hil.errors import ConfigError
 
-pytest.importorskip("slmsuite")
+pytest.importorskip("slmsuite", reason="pip install hil[slmsuite]")
 
 from drivers.slmsuite import SLM, Camera
 from hil.build.frame import frame

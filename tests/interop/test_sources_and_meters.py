@@ -1,6 +1,6 @@
 """Drivers of other projects work the simulated source-meters, meters, lasers and heater drivers, unchanged.
 
-pip install pymeasure qcodes qcodes_contrib_drivers thorlabspm100 qontrol
+pip install hil[interop]
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pyvisa
+from extras import needs
 
 from sim_devices.instruments.keithley_2450 import Keithley2450
 from sim_devices.instruments.keithley_dmm6500 import KeithleyDMM6500
@@ -38,7 +40,7 @@ def no_errors(ask: Any) -> None:
 
 
 def test_pymeasure_drives_a_keithley_2450() -> None:
-    keithley = pytest.importorskip("pymeasure.instruments.keithley")
+    keithley = needs("pymeasure.instruments.keithley")
     with served(Keithley2450(load_ohm=2e3)) as resource:
         smu = keithley.Keithley2450(resource, visa_library="@py")
         smu.reset()
@@ -58,7 +60,7 @@ def test_pymeasure_drives_a_keithley_2450() -> None:
 
 
 def test_qcodes_drives_a_keithley_2450() -> None:
-    keithley = pytest.importorskip("qcodes.instrument_drivers.Keithley")
+    keithley = needs("qcodes.instrument_drivers.Keithley")
     with served(Keithley2450(load_ohm=2e3)) as resource:
         smu = keithley.Keithley2450("smu", resource, visalib="@py")
         smu.source_function("voltage")
@@ -87,7 +89,7 @@ def test_qcodes_drives_a_keithley_2450() -> None:
 
 
 def test_pymeasure_reads_a_keithley_dmm6500() -> None:
-    keithley = pytest.importorskip("pymeasure.instruments.keithley")
+    keithley = needs("pymeasure.instruments.keithley")
     with served(KeithleyDMM6500(there=1.25)) as resource:
         meter = keithley.KeithleyDMM6500(resource, visa_library="@py")
         meter.mode = "voltage"
@@ -105,7 +107,7 @@ def test_pymeasure_reads_a_keithley_dmm6500() -> None:
 
 
 def test_qcodes_reads_a_keithley_dmm6500() -> None:
-    keithley = pytest.importorskip("qcodes.instrument_drivers.Keithley")
+    keithley = needs("qcodes.instrument_drivers.Keithley")
     with served(KeithleyDMM6500(there=1.25)) as resource:
         meter = keithley.Keithley6500("meter", resource, visalib="@py")
         meter.mode("dc voltage")
@@ -122,7 +124,7 @@ def test_qcodes_reads_a_keithley_dmm6500() -> None:
 
 
 def test_qcodes_drives_a_keysight_b2900() -> None:
-    keysight = pytest.importorskip("qcodes.instrument_drivers.Keysight")
+    keysight = needs("qcodes.instrument_drivers.Keysight")
     with served(KeysightB2900(load_ohm=2e3)) as resource:
         smu = keysight.KeysightB2962A("b2900", resource, visalib="@py")
         assert smu.get_idn()["model"] == "B2902A"
@@ -140,7 +142,7 @@ def test_qcodes_drives_a_keysight_b2900() -> None:
 
 
 def test_pymeasure_drives_the_laser_of_a_keysight_8164() -> None:
-    keysight = pytest.importorskip("pymeasure.instruments.keysight")
+    keysight = needs("pymeasure.instruments.keysight")
     with served(Keysight8164()) as resource:
         laser = keysight.KeysightN7776C(resource, visa_library="@py")
         laser.output_power_mW = 2.0
@@ -154,7 +156,7 @@ def test_pymeasure_drives_the_laser_of_a_keysight_8164() -> None:
 
 
 def test_pymeasure_reads_a_thorlabs_pm100d() -> None:
-    thorlabs = pytest.importorskip("pymeasure.instruments.thorlabs")
+    thorlabs = needs("pymeasure.instruments.thorlabs")
     with served(ThorlabsPM100D(power_w=5e-4)) as resource:
         meter = thorlabs.ThorlabsPM100USB(resource, visa_library="@py")
         assert (meter.sensor_name, meter.is_power_sensor, meter.wavelength_settable) == ("S144C", True, True)
@@ -167,8 +169,7 @@ def test_pymeasure_reads_a_thorlabs_pm100d() -> None:
 
 
 def test_the_package_thorlabspm100_reads_a_pm100d() -> None:
-    package = pytest.importorskip("ThorlabsPM100")
-    pyvisa = pytest.importorskip("pyvisa")
+    package = needs("ThorlabsPM100")
     with served(ThorlabsPM100D(power_w=5e-4)) as resource:
         wire = pyvisa.ResourceManager("@py").open_resource(resource)
         meter = package.ThorlabsPM100(inst=wire)
@@ -188,7 +189,7 @@ def test_the_package_thorlabspm100_reads_a_pm100d() -> None:
 
 
 def test_qcodes_contrib_reads_a_thorlabs_pm100d(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = pytest.importorskip("qcodes_contrib_drivers.drivers.Thorlabs.PM100D")
+    module = needs("qcodes_contrib_drivers.drivers.Thorlabs.PM100D")
     monkeypatch.setattr(module, "sleep", lambda seconds: None)  # 5 s at its start
     with served(ThorlabsPM100D(power_w=5e-4)) as resource:
         meter = module.Thorlab_PM100D("power", resource, visalib="@py")
@@ -202,7 +203,7 @@ def test_qcodes_contrib_reads_a_thorlabs_pm100d(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("binary", [False, True])
 def test_qontrols_own_client_drives_a_q8iv(binary: bool) -> None:
-    client = pytest.importorskip("qontrol")
+    client = needs("qontrol")
     box = Qontrol(modules=2, load_ohm=1e3)
     with PtyServer(box) as line:
         heaters = client.QXOutput(serial_port_name=line.port, response_timeout=0.5, binary_mode=binary)
