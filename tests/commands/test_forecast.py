@@ -32,7 +32,7 @@ batch = 100
 
 def test_an_epoch_is_predicted_from_some_steps_and_nothing_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "twin.toml"
-    path.write_text(TWIN)
+    path.write_text(TWIN, encoding="utf-8")
     heard = io.StringIO()
     found = forecast(path, ["train.batch=200"], Console(file=heard, width=200))
     assert (found.steps, found.pieces) == (8, 1)
@@ -46,7 +46,7 @@ def test_an_epoch_is_predicted_from_some_steps_and_nothing_is_kept(tmp_path: Pat
 @pytest.mark.parametrize("fresh", [True, False])
 def test_a_run_keeps_into_how_many_pieces_it_cuts(tmp_path: Path, fresh: bool) -> None:
     path = tmp_path / "twin.toml"
-    path.write_text(TWIN)
+    path.write_text(TWIN, encoding="utf-8")
     with built(read_experiment(path), fresh=fresh) as made:
         assert made.experiment.network.pieces == (1 if fresh else None)
 
@@ -62,7 +62,7 @@ def test_what_the_instruments_did_is_told_apart() -> None:
 
 def test_an_experiment_has_no_passport(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "twin.toml"
-    path.write_text(TWIN)
+    path.write_text(TWIN, encoding="utf-8")
     assert run(["doctor", str(path), "--json", str(tmp_path / "passport.json")]) == 2
     assert "an experiment has no passport" in capsys.readouterr().err
     assert not (tmp_path / "passport.json").exists()
