@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from hil.errors import ConfigError, nearest
-from hil.learner import Learner, Programs, programs
+from hil.learner import Programs, programs
 from hil.learners.adfa import ADFA
 from hil.learners.dfa import DFA
 from hil.learners.last_layer import LastLayer
 from hil.learners.node_perturbation import NodePerturbation
-from hil.learners.parts.probe import trained
+from hil.learners.parts.probe import programmed, trained
 from hil.learners.pat import PAT
 from hil.learners.pepg import PEPG
 from hil.learners.spsa import SPSA
@@ -87,7 +87,7 @@ class HostAndDevice(nn.Module):
         Raises:
             ConfigError: nothing is programmed on a device of this network, or a rule needs a model of the node.
         """
-        if not _programmed(net):
+        if not programmed(net):
             raise ConfigError(
                 "no device of this network has anything programmed that is trained", where="[learner] device",
                 allowed="a network with [params]", todo="add [params], or choose the host's rule alone",
@@ -107,19 +107,16 @@ class HostAndDevice(nn.Module):
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
         """Make the passes of both rules, then overwrite every `.grad`; returns what the host's rule says."""
-        programmed = _programmed(net)
-        with _alone(net, programmed):
-            self._stepped(self.device, net, x, label, rng)
-        slopes = [params.grad for params in programmed]
-        with _alone(net, [one for one in trained(net) if not any(one is params for params in programmed)]):
-            metrics = self._stepped(self.host, net, x, label, rng)
-        for params, slope in zip(programmed, slopes, strict=True):
+        on_devices = programmed(net)
+        on_host = _others(net, on_devices)
+        with _held(on_host):
+            self.device.step(net, x, label, rng)
+        slopes = [params.grad for params in on_devices]
+        with _held(on_devices):
+            metrics: Mapping[str, float] = self.host.step(net, x, label, rng)
+        for params, slope in zip(on_devices, slopes, strict=True):
             params.grad = slope
         return metrics
-
-    @staticmethod
-    def _stepped(rule: Learner, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        return rule.step(net, x, label, rng)
 
     def predict(self, net: Network, x: Tensor) -> Tensor:
         """(batch, outputs): the readout."""
@@ -127,20 +124,19 @@ class HostAndDevice(nn.Module):
         return found
 
 
-def _programmed(net: Network) -> list[nn.Parameter]:
-    return [layer.params for layer in net.stack if layer.params is not None and layer.params.requires_grad]
+def _others(net: Network, params: list[nn.Parameter]) -> list[nn.Parameter]:
+    return [one for one in trained(net) if not any(one is other for other in params)]
 
 
 @contextmanager
-def _alone(net: Network, chosen: list[nn.Parameter]) -> Iterator[None]:
-    """Inside, no other parameter of the network is trained."""
-    held = [one for one in trained(net) if not any(one is other for other in chosen)]
-    for one in held:
+def _held(params: list[nn.Parameter]) -> Iterator[None]:
+    """Inside, these parameters are not trained."""
+    for one in params:
         one.requires_grad_(False)
     try:
         yield
     finally:
-        for one in held:
+        for one in params:
             one.requires_grad_(True)
 
 
