@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hil.errors import ConfigError, nearest
-from hil.learner import Programs, programs
+from hil.learner import Programs, params_step, programs
 from hil.learners.adfa import ADFA
 from hil.learners.dfa import DFA
 from hil.learners.last_layer import LastLayer
@@ -62,9 +62,7 @@ class HostAndDeviceSettings:
     @property
     def params_size(self) -> float | None:
         """Step of the devices' rule in what is programmed; None: it has none."""
-        options = self.rules()[1][1]
-        found: float | None = getattr(options, "params_size", None) or getattr(options, "size", None)
-        return found
+        return params_step(self.rules()[1][1])
 
 
 class HostAndDevice(nn.Module):
