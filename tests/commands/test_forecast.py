@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from drivers.waveform.device import Stats
 from hil.build.training import built
 from hil.cli import run
-from hil.commands.forecast import Forecast, forecast
+from hil.commands.forecast import Forecast, forecast, stats_of
 from hil.commands.loop_check import of_instruments, shares
 from hil.config.experiment import read_experiment
+from hil.devices.meter import metered
+from hil.wrapper import Wrapper
+from sim_devices.mach_zehnder import MachZehnder
+from sim_devices.simulated import Simulated
 
 TWIN = """
 [data]
@@ -58,6 +63,15 @@ def test_what_the_instruments_did_is_told_apart() -> None:
         "upload": 0.2, "trigger": 0.25, "acquisition": 0.05, "download": 0.4, "settings": 0.0, "host": 0.1,
     })  # fmt: skip
     assert Forecast(1.0, 1.0, 1.0, 1, 1.0, 2, parts).bottleneck == "download"
+
+
+def test_what_a_waveform_device_counts_is_found_under_what_wraps_it() -> None:
+    class Counting(Simulated):
+        stats = Stats(shots=3)
+
+    inner = Counting(MachZehnder())
+    assert stats_of(metered(Wrapper(inner))) is Counting.stats
+    assert stats_of(metered(Simulated(MachZehnder()))) is None
 
 
 def test_an_experiment_has_no_passport(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
