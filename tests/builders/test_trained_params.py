@@ -19,6 +19,7 @@ from torch import Tensor
 
 import hil
 from hil import cli
+from hil.build.prepared import prepared
 from hil.build.training import Built, built
 from hil.config.experiment import Experiment, read_experiment
 from hil.encoding import Encode, Levels
@@ -233,6 +234,14 @@ def test_what_stays_is_programmed_once_and_any_learner_trains_around_it(tmp_path
             assert [name for name in now if torch.equal(now[name], first[name])] == ["layers.0.params"]
             assert made.training.device_programs == 1
             assert sum(len(group["params"]) for group in made.training.optimizer.param_groups) == 4
+
+
+def test_a_rule_that_says_how_far_it_moves_takes_no_rate_but_that_of_what_stays(tmp_path: Path) -> None:
+    whole = "[optimizer]\nuse = 'SGD'\nlr = 1.0\n"
+    with pytest.raises(ConfigError, match="genetic says itself how far") as caught:
+        prepared(read(tmp_path, learner='"genetic"', more=whole))
+    assert "lr out of [params]" in caught.value.todo
+    assert prepared(read(tmp_path, learner='"genetic"', params="lr = 0\n", more=whole)).chain.params
 
 
 def test_a_device_that_cannot_be_read_back_cannot_be_verified(tmp_path: Path) -> None:
