@@ -62,12 +62,13 @@ def _moved_by_its_own(experiment: Experiment) -> None:
         found["[params] lr"] = rates[0]
     if wanted is None or (found == wanted and experiment.schedule.use == "constant"):
         return
-    told = ", ".join(f"{name} = {value}" for name, value in found.items())
+    told, due = (", ".join(f"{name} = {value}" for name, value in one.items()) for one in (found, wanted))
+    without, out = ("", "") if not rates else (", and without [params] lr", ", and lr out of [params]")
     raise ConfigError(
         f"{experiment.learner.use} says itself how far the weights move", where=table.place, outputs=UNTOUCHED,
         got=told if found != wanted else f"a schedule, {experiment.schedule.use}",
-        allowed=", ".join(f"{name} = {value}" for name, value in wanted.items()) + ", without [schedule]" + ", and without [params] lr" * bool(rates),
-        todo='write [optimizer] with use = "SGD" and lr = 1.0, and take [schedule] out' + ", and lr out of [params]" * bool(rates),
+        allowed=f"{due}, without [schedule]{without}",
+        todo=f'write [optimizer] with use = "SGD" and lr = 1.0, and take [schedule] out{out}',
     )  # fmt: skip
 
 
