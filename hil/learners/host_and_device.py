@@ -106,12 +106,10 @@ class HostAndDevice(nn.Module):
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
         """Make the passes of both rules, then overwrite every `.grad`; returns what the host's rule says."""
         on_devices = programmed(net)
-        on_host = _others(net, on_devices)
-        with _held(on_host):
+        with _alone(net, on_devices):
             self.device.step(net, x, label, rng)
         slopes = [params.grad for params in on_devices]
-        with _held(on_devices):
-            metrics: Mapping[str, float] = self.host.step(net, x, label, rng)
+        metrics: Mapping[str, float] = self.host.step(net, x, label, rng)  # such a rule trains synapses alone
         for params, slope in zip(on_devices, slopes, strict=True):
             params.grad = slope
         return metrics
@@ -122,19 +120,16 @@ class HostAndDevice(nn.Module):
         return found
 
 
-def _others(net: Network, params: list[nn.Parameter]) -> list[nn.Parameter]:
-    return [one for one in trained(net) if not any(one is other for other in params)]
-
-
 @contextmanager
-def _held(params: list[nn.Parameter]) -> Iterator[None]:
-    """Inside, these parameters are not trained."""
-    for one in params:
+def _alone(net: Network, chosen: list[nn.Parameter]) -> Iterator[None]:
+    """Inside, no other parameter of the network is trained."""
+    held = [one for one in trained(net) if not any(one is other for other in chosen)]
+    for one in held:
         one.requires_grad_(False)
     try:
         yield
     finally:
-        for one in params:
+        for one in held:
             one.requires_grad_(True)
 
 
