@@ -25,6 +25,7 @@ from hil.config.experiment import Experiment, read_experiment
 from hil.encoding import Encode, Levels
 from hil.errors import ConfigError
 from hil.learner import Learner
+from hil.learners.genetic import Genetic
 from hil.learners.parts.one_pass import LossSettings
 from hil.learners.pat import PAT
 from hil.learners.spsa import SPSA, SPSASettings
@@ -242,6 +243,9 @@ def test_a_rule_that_says_how_far_it_moves_takes_no_rate_but_that_of_what_stays(
         prepared(read(tmp_path, learner='"genetic"', more=whole))
     assert "lr out of [params]" in caught.value.todo
     assert prepared(read(tmp_path, learner='"genetic"', params="lr = 0\n", more=whole)).chain.params
+    with built(read(tmp_path, learner='"genetic"', params="bits = 8\n", more=whole)) as made:
+        assert isinstance(made.training.learner, Genetic)
+        assert made.training.learner.reach.tolist().count(1.0) == 5  # what is programmed, whatever the reach of the weights
 
 
 def test_a_device_that_cannot_be_read_back_cannot_be_verified(tmp_path: Path) -> None:

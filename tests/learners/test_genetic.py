@@ -66,7 +66,7 @@ def test_generations_on_the_twin_ask_no_device_and_the_next_measure_anew() -> No
     learner = rule(net, TWIN.ideal, population=6, elites=2, on_twin=3)
     generations(net, learner, 3)
     assert device.count.calls == 0
-    assert learner.seen.tolist() == [3, 2, 0, 0, 0, 0] or sorted(learner.seen.tolist())[:4] == [0, 0, 0, 0]
+    assert learner.seen.tolist()[2:] == [0, 0, 0, 0]
     generations(net, learner, 1, 3)
     assert device.count.calls == 6
     assert int(learner.seen.max()) == 1
