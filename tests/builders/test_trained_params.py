@@ -335,7 +335,9 @@ def test_a_run_begins_with_what_another_one_programmed(tmp_path: Path) -> None:
         assert torch.equal(made.training.net.state_dict()["layers.0.params"], best.tensors["layers.0.params"])
 
 
-def test_a_network_made_in_python_is_trained_alike(tmp_path: Path) -> None:
+def test_a_network_made_in_python_is_trained_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[object] = []
+    monkeypatch.setattr("hil.devices.programming.Programming.slow", lambda _, rate: rates.append(rate))
     twin = DopantNetwork(specimen=1)
     port = twin.spec.params
     assert port is not None
@@ -343,13 +345,14 @@ def test_a_network_made_in_python_is_trained_alike(tmp_path: Path) -> None:
     encode, decode = Encode.onto(twin.spec.inputs, 0.4, -0.3, "clip"), hil.Decode(0.0, 1e-8)
 
     def net() -> Network:
-        layer = Layer(torch.nn.Linear(2, 2), Simulated(twin), encode, decode, params, Levels.onto(port))
+        layer = Layer(torch.nn.Linear(2, 2), Simulated(twin), encode, decode, params, Levels.onto(port, slew_per_s=5.0))
         return Network([layer, Layer(AnswerLinear(1, 2))])
 
     x = np.random.default_rng(0).uniform(-1, 1, (60, 2)).astype(np.float32)
     data = x, (x[:, 0] > 0).astype(np.int64)
     run = hil.train(net(), "pat", data, epochs=1, run=tmp_path / "r", show=False, report=False)
     assert bool(params.detach().any())
+    assert rates == [5.0]
     assert run.summary["device_programs"] > 1
     with pytest.raises(ConfigError, match="does not train what is programmed"):
         hil.train(net(), "adfa", data, epochs=1, run=tmp_path / "s", show=False)
