@@ -296,7 +296,7 @@ def test_killed_while_it_is_trained_it_resumes_with_the_same_bits_and_replays(
     tmp_path: Path, learner: str, device: str
 ) -> None:
     """By PAT; by SPSA at every kind of act of a run: tests/run/test_kill.py."""
-    more, verified = TRAIN + "checkpoint_every = 2\nrecord = true\n", device is VERIFIED
+    more, verified = TRAIN + "checkpoint_every = 2\nrecord = true\nbudget_writes = 99_999\n", device is VERIFIED
     params = 'start = "uniform"\nlr = 0.05\n' + "tolerance = 0.02\ntries = 3\n" * verified
     experiment = written(tmp_path, learner, params, train=more, device=device)
     whole, run, acts = tmp_path / "whole", tmp_path / "r", tmp_path / "acts"
@@ -314,6 +314,7 @@ def test_killed_while_it_is_trained_it_resumes_with_the_same_bits_and_replays(
         assert one[key] == other[key]
     assert not verified or one["device_reads"] > 0 < one["device_tries"]
     assert len(one["programmed"]["layers.0"]) == 5
+    assert one["budget_writes"] == 99_999
     (first,), (again,) = (
         json.loads((folder / "diagnostics.json").read_text(encoding="utf-8"))["programmed"] for folder in (whole, run)
     )
