@@ -63,6 +63,16 @@ def programs(rule: Any, options: Any) -> Programs | None:
     return found
 
 
+def params_step(options: Any) -> float | None:
+    """Return by how much a rule moves what is programmed on a device to learn from it; None: its settings do not say.
+
+    Args:
+        options: its settings; `params_size`, or else the `size` of all that it moves.
+    """
+    found: float | None = getattr(options, "params_size", None) or getattr(options, "size", None)
+    return found
+
+
 class Learner(Protocol):
     """A rule that turns a pass through the network into a direction for its weights."""
 

@@ -76,7 +76,7 @@ def _table(found: Given, asked: str | None) -> tuple[str, dict[str, Any]]:
         **kept,
         "script": script(),
         "data": {"use": data.name, **examples},
-        "network": {"widths": widths, **({} if net.pieces is None else {"pieces": net.pieces})},
+        "network": {"widths": widths, "pieces": net.pieces},
         "device": {"bench": str(benches[0].file.file.resolve())},
         "encode": {key: list(value) if isinstance(value, tuple) else value for key, value in encode.items()},
         "decode": asdict(first.decode),

@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from torch import Tensor, nn
 
 from hil import torch_device
+from hil.build import measured
 from hil.build.dense import Dense
 from hil.build.learner import class_weights, fits_learner, fits_node, kind_of, learner_of, model_of, widened
 from hil.build.network import Chain, largest
@@ -42,12 +43,12 @@ from hil.devices.meter import Metered, MeteredChip, metered
 from hil.devices.recovery import EventListener, Ladder, Patience, ignore_event
 from hil.devices.resilient import resilient, resilient_chip
 from hil.devices.stepped import bare, kept_steps
-from hil.encoding import Decode
 from hil.errors import UNTOUCHED, ConfigError, UnsafeOutputs
 from hil.feedback.feedback import Feedback
-from hil.foreign import foreign, said
+from hil.foreign import said
 from hil.hints import counted, quoted
 from hil.learner import Learner
+from hil.learners.parts.probe import programmed
 from hil.network import Layer, Network
 from hil.run.summary import Labels
 from hil.task import Task
@@ -200,7 +201,7 @@ def given(
     with building(PLACE):
         for device in net.devices:
             fits_node(experiment.learner, kind_of(device.spec))
-        if any(layer.params is not None and layer.params.requires_grad for layer in net.stack):
+        if programmed(net):
             check_rule(experiment.learner.rule, experiment.learner.use, experiment.learner.place)
         asked = task_for(experiment.task, experiment.learner, data)
         fits_learner(experiment, _tried(net, data), data, asked)
@@ -254,28 +255,8 @@ def _network_table(net: Network) -> dict[str, Any]:
     for number, layer in enumerate(net.stack, 1):
         encode = {} if layer.encode is None else asdict(layer.encode)
         layers[f"layer_{number}"] = {"synapse": " ".join(str(layer.synapse).split()), **encode}
-    decodes = {f"layer_{n}": asdict(layer.decode) for n, layer in enumerate(net.stack, 1) if layer.device is not None}
     closing = {} if net.feedback is None else {"closing": " ".join(str(net.feedback).split())}
-    cut = {} if net.pieces is None else {"pieces": net.pieces}
-    return {"use": "Python", **cut, **layers, "decode": decodes, **closing}
-
-
-def restore_measured(net: Network, config: Mapping[str, Any]) -> None:
-    """Let a run go on with the zeros, scales and pieces that it was begun with, whatever would be measured now.
-
-    Args:
-        net: the network.
-        config: of the run folder.
-    """
-    network, shared = config.get("network"), config.get("decode")
-    table = network.get("decode") if isinstance(network, Mapping) else None
-    if net.pieces is None and isinstance(network, Mapping) and isinstance(kept := network.get("pieces"), int):
-        net.pieces = kept
-    for number, layer in enumerate(net.stack, 1):
-        kept = table.get(f"layer_{number}") if isinstance(table, Mapping) else shared
-        if layer.device is not None and isinstance(kept, Mapping):
-            with foreign(f"{PLACE}: [network.decode] of the run's config.toml", ConfigError, UNTOUCHED, "restore config.toml"):
-                layer.decode = Decode(float(kept["zero"]), float(kept["scale"]))
+    return {"use": "Python", **layers, **measured.table(net), **closing}
 
 
 def _device_table(net: Network) -> dict[str, Any]:
@@ -455,8 +436,7 @@ def _built(
     data = moved(found.data, on)
     if fresh and net.pieces is None:
         net.pieces = twin_net.pieces = pieces.chosen(twin_net, sent(next(iter(data.train.parts(found.plan.batch)))[0], on))
-        network = experiment.network.model_copy(update={"pieces": net.pieces})
-        experiment = experiment.model_copy(update={"network": network})
+        experiment = measured.with_measured(experiment, (), net.pieces)
     training = Training(
         twin_net, learner, optimizer, data, found.plan, devices(), schedule=schedule, task=found.task,
         refit=experiment.learner.refit,

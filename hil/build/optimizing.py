@@ -57,17 +57,18 @@ def _moved_by_its_own(experiment: Experiment) -> None:
     wanted, table = getattr(experiment.learner.rule, "moved_by", None), experiment.optimizer
     found = {"use": table.use, "lr": table.lr, **table.settings()}
     devices = [one.params for one in experiment.device.layers] or [experiment.params]
-    rates = [one.lr for one in devices if one is not None and one.lr is not None]
+    rates = [one.lr for one in devices if one is not None and one.lr]  # of lr = 0 nothing moves, as the file asks for
     if rates:
         found["[params] lr"] = rates[0]
     if wanted is None or (found == wanted and experiment.schedule.use == "constant"):
         return
-    told = ", ".join(f"{name} = {value}" for name, value in found.items())
+    told, due = (", ".join(f"{name} = {value}" for name, value in one.items()) for one in (found, wanted))
+    without, out = ("", "") if not rates else (", and without [params] lr", ", and lr out of [params]")
     raise ConfigError(
         f"{experiment.learner.use} says itself how far the weights move", where=table.place, outputs=UNTOUCHED,
         got=told if found != wanted else f"a schedule, {experiment.schedule.use}",
-        allowed=", ".join(f"{name} = {value}" for name, value in wanted.items()) + ", without [schedule]",
-        todo='write [optimizer] with use = "SGD" and lr = 1.0, and take [schedule] out',
+        allowed=f"{due}, without [schedule]{without}",
+        todo=f'write [optimizer] with use = "SGD" and lr = 1.0, and take [schedule] out{out}',
     )  # fmt: skip
 
 

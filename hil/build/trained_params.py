@@ -20,7 +20,7 @@ from hil.devices.programming import Verify
 from hil.encoding import Levels
 from hil.errors import ConfigError, Refused
 from hil.hints import counted
-from hil.learner import programs
+from hil.learner import params_step, programs
 from hil.seeding import generator
 from hil.twin import Parametric, Twin
 
@@ -55,7 +55,7 @@ def with_params(chain: Chain, experiment: Experiment) -> Chain:
 
 
 def levels_of(table: ParamsTable | None, device: Metered, size: int | None) -> Levels | None:
-    """The levels of an open device, which is verified from now on if the file says so; None: nothing is programmed on it.
+    """The levels of an open device, slowed and verified from now on as the file says; None: nothing is programmed on it.
 
     Args:
         table: [params].
@@ -85,12 +85,14 @@ def levels_of(table: ParamsTable | None, device: Metered, size: int | None) -> L
     units = {"low": port.unit, "high": port.unit, "slew": f"{port.unit}/s"}
     low, high, slew = (None if getattr(table, key) is None else table.quantities(key, unit) for key, unit in units.items())
     try:
-        return Levels.onto(port, low, high, table.bits, slew)
+        levels = Levels.onto(port, low, high, table.bits, slew)
     except Refused as error:
         raise _wrong(
             table, f"{error.where}: {error.what}", error.got, error.allowed, "correct low, high and slew",
             "safe; whatever was opened is closed again",
         ) from None  # fmt: skip
+    device.slow(levels.slew_per_s)
+    return levels
 
 
 def groups(modules: nn.Module, chain: Chain, experiment: Experiment) -> list[dict[str, object]]:
@@ -159,7 +161,7 @@ def _size(table: ParamsTable, node: DeviceTable, experiment: Experiment) -> int:
             f"{type(twin).__name__} without settled()", "a twin with settled(x, params)",
             "choose spsa, or give the twin a method settled",
         )  # fmt: skip
-    step = getattr(learner.options, "params_size", None) or getattr(learner.options, "size", None)
+    step = params_step(learner.options)
     if by == "losses" and table.bits and step is not None and step < 1 / (2**table.bits - 1):
         raise _wrong(
             table, "the learner moves a parameter by less than half a step of its converter",

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hil import torch_device
 from hil.build.learner import learner_of, model_of
+from hil.build.measured import with_measured
 from hil.build.network import Chain
 from hil.build.node import Node, resilient_node
 from hil.build.open_node import opened_node
@@ -27,7 +28,6 @@ from hil.build.stand_in import stand_in
 from hil.build.task import task_table
 from hil.build.warm_start import Start
 from hil.build.wired import wired
-from hil.config.device import DecodeTable
 from hil.config.experiment import Experiment
 from hil.data.dataset import Dataset, moved
 from hil.device import answered
@@ -217,15 +217,4 @@ def _resolved(experiment: Experiment, data: Dataset, task: Task, decodes: Sequen
     changed: dict[str, Any] = {"task": task_table(experiment.task, task, experiment.place)}
     if experiment.data.named.kind != "published":
         changed["data"] = experiment.data.model_copy(update={"checksum": data.checksum})
-    if cut is not None:
-        changed["network"] = experiment.network.model_copy(update={"pieces": cut})
-    tables = [DecodeTable(zero=decode.zero, scale=decode.scale) for decode in decodes]
-    for table in tables:
-        table.settle(f"{experiment.place}: [decode]")
-    device = experiment.device
-    if tables and device.layers:
-        layers = [layer.model_copy(update={"decode": table}) for layer, table in zip(device.layers, tables, strict=True)]
-        changed["device"] = device.model_copy(update={"layers": layers})
-    elif tables:
-        changed["decode"] = tables[0]
-    return experiment.model_copy(update=changed)
+    return with_measured(experiment.model_copy(update=changed), decodes, cut)

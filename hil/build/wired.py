@@ -93,7 +93,6 @@ def _shared(
     first = next(iter(chain.programmed), None)
     levels = levels_of(experiment.params, device, None if first is None else first.numel())
     if levels is not None and first is not None:
-        device.slow(levels.slew_per_s)
         device.program(levels(first.detach()))  # what is measured is the node that training begins with
     decode, transfer = _decode(experiment.decode, device, on, fresh and node.twin is not None)
     sentinel = None
@@ -118,7 +117,6 @@ def _a_layer_each(experiment: Experiment, node: Node, chain: Chain, on: torch.de
         encode = _encode(table.encode or experiment.encode, device.spec.inputs)
         levels = levels_of(table.params, device, None if params is None else params.numel())
         if levels is not None and params is not None:
-            device.slow(levels.slew_per_s)
             device.program(levels(params.detach()))
         decode, _ = _decode(table.decode or experiment.decode, device, on, False)
         behind.append(Behind(device, encode, decode, levels))

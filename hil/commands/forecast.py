@@ -19,7 +19,6 @@ device that says nothing of its instruments has two parts: what it was asked for
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from typing import Any
 from rich.console import Console
 
 from drivers.waveform.device import Stats
+from hil.build.shapes.waveform import WaveformBench
 from hil.build.training import Built, built
 from hil.commands.doctor import OFF, ending
 from hil.commands.loop_check import of_instruments, shares
@@ -154,12 +154,11 @@ def _steps(made: Built, watch: _Watch) -> list[float]:
 
 
 class _Watch:
-    """Times what happens, and asks the instruments what they did meanwhile."""
+    """Times what happens, and asks the instruments of a waveform bench, or else the device, what they did meanwhile."""
 
     def __init__(self, made: Built) -> None:
-        self._devices = made.training.devices
-        self._stats = [found for device in self._devices if (found := stats_of(device)) is not None]
-        self._rate_hz = getattr(getattr(made.experiment.bench, "record", None), "symbol_rate_hz", math.inf)
+        self._devices, bench = made.training.devices, made.experiment.bench
+        self._rate_hz = bench.record.symbol_rate_hz if isinstance(bench, WaveformBench) else None
         self._spent: dict[str, float] = dict.fromkeys(self._now(), 0.0)
         self._whole_s = 0.0
         self.begin()
@@ -178,7 +177,7 @@ class _Watch:
 
     def shares(self) -> dict[str, float]:
         """Return what took the time, in shares."""
-        if not self._stats:
+        if self._rate_hz is None or not any(map(stats_of, self._devices)):
             return shares({"device": self._spent["device"]}, self._whole_s, "host")
         return shares(of_instruments(self._spent, self._rate_hz), self._whole_s, "host")
 

@@ -18,11 +18,11 @@ from typing import Any, Self
 from rich.console import Console
 
 from hil import toml
+from hil.build.measured import remembered
 from hil.build.training import Built, built
 from hil.commands.terminal import Terminal
-from hil.config.device import DecodeTable
 from hil.config.experiment import Experiment, read_experiment
-from hil.config.read import checked, dump
+from hil.config.read import dump
 from hil.config.resolve import located
 from hil.config.watch import AlarmTable
 from hil.errors import (
@@ -118,10 +118,10 @@ def _opened(
     origin = experiment.near
     stopping.again()
     saved = checkpoint.load(start) if start else None  # read before anything is opened
-    complete = saved is not None
+    written = experiment
     if saved is not None:
-        whole = _with_measured(experiment, saved)
-        complete, experiment = whole is experiment, whole  # config.toml says what was measured first
+        experiment = remembered(experiment, saved.facts.get("experiment"))
+    complete = saved is not None and experiment is written  # config.toml says all that was measured
     done = folder.read_json(FILE).get("status") == "done"
     folder.sweep()
     if saved is None:
@@ -318,34 +318,6 @@ def _begun(
             folder.note("from", message=made.first.told)
         session.begin()
     return session
-
-
-def _with_measured(experiment: Experiment, saved: Checkpoint) -> Experiment:
-    """A run that was killed before it wrote down what it had measured has it in its first checkpoint."""
-    then = saved.facts.get("experiment")
-    if not isinstance(then, dict):
-        return experiment
-    network = then.get("network")
-    if experiment.network.pieces is None and isinstance(network, dict) and isinstance(cut := network.get("pieces"), int):
-        experiment = experiment.model_copy(update={"network": experiment.network.model_copy(update={"pieces": cut})})
-    if not experiment.measures:
-        return experiment
-    device = experiment.device
-    if not device.layers:
-        return experiment.model_copy(update={"decode": _decode(then, experiment)})
-    tables = then.get("device")
-    saw = tables.get("layers") if isinstance(tables, dict) else None
-    known = saw if isinstance(saw, list) and len(saw) == len(device.layers) else [{}] * len(device.layers)
-    layers = [
-        layer if layer.decode is not None else layer.model_copy(update={"decode": _decode(table, experiment)})
-        for layer, table in zip(device.layers, known, strict=True)
-    ]
-    return experiment.model_copy(update={"device": device.model_copy(update={"layers": layers})})
-
-
-def _decode(table: object, experiment: Experiment) -> DecodeTable | None:
-    decode = table.get("decode") if isinstance(table, dict) else None
-    return None if decode is None else checked(DecodeTable, decode, f"{experiment.place}: [decode]")
 
 
 def _terms(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:

@@ -223,7 +223,8 @@ def _points(
 ) -> Generator[Point, None, Run]:  # fmt: skip
     """See `train`, whose arguments these are."""
     from hil.build.described import described
-    from hil.build.given import given, restore_measured, script
+    from hil.build.given import given, script
+    from hil.build.measured import restore
     from hil.commands.run import Run
     from hil.data.dataset import Dataset, load
     from hil.run.folder import RunFolder
@@ -232,7 +233,7 @@ def _points(
     data = data if isinstance(data, Dataset) else load(data)
     config = _begun(run)
     if config is not None:
-        restore_measured(net, config)
+        restore(net, config)
     rates = {"use": optimizer} if isinstance(optimizer, str) else dict(optimizer)
     weights = class_weights if class_weights is None or isinstance(class_weights, str) else list(class_weights)
     table = {
@@ -339,7 +340,7 @@ def _begin(folder: RunFolder, made: Given, how: How) -> Generator[Point, None, N
 
 def _go_on(folder: RunFolder, made: Given, how: How) -> Generator[Point, None, None]:
     from hil import toml
-    from hil.build.given import restore_measured
+    from hil.build.measured import restore
     from hil.commands.anew import reopen
     from hil.commands.train import report
     from hil.config.read import dump
@@ -357,7 +358,7 @@ def _go_on(folder: RunFolder, made: Given, how: How) -> Generator[Point, None, N
         )  # fmt: skip
     start = None if found.damages else resume.start_of(found)
     facts: Mapping[str, Any] = {} if start is None else start.facts
-    restore_measured(made.net, facts.get("experiment") or {})  # config.toml may be older than what was measured
+    restore(made.net, facts.get("experiment") or {})  # config.toml may be older than what was measured
     trained = int(facts.get("epoch", 0)) + (int(facts.get("batch", 0)) > 0)
     epochs, train = made.experiment.train.epochs, made.experiment.train
     stale = exhausted(facts.get("scores", ()), train.patience, train.min_delta, not made.task.metric.lower)

@@ -43,7 +43,8 @@ def no_budget(passes: int) -> None:
     """Allow everything: there is no budget."""
 
 
-WRITES = ("programs", "writes", "reads", "tries", "missed")  # of a Count
+VERIFIED = ("reads", "tries", "missed")  # of a Count
+WRITES = ("programs", "writes", *VERIFIED)
 
 
 @dataclass
@@ -131,9 +132,9 @@ class Metered(Wrapper):
         self._programming.slow(rate)
 
     @property
-    def changes(self) -> list[int] | None:
-        """How often each channel of what is programmed changed, (P,); None: nothing was programmed."""
-        found = self._programming.changes
+    def written(self) -> list[int] | None:
+        """How often each channel of what is programmed was written, (P,); None: nothing was programmed."""
+        found = self._programming.written
         return None if found is None else found.tolist()
 
     def recount(self, count: Mapping[str, Any]) -> None:
@@ -143,7 +144,7 @@ class Metered(Wrapper):
         own.busy_s, own.faults = count["busy_s"], count.get("faults", 0)
         for name in WRITES:
             setattr(own, name, count.get(name, 0))
-        self._programming.changes = torch.tensor(count["changes"]) if "changes" in count else None
+        self._programming.written = torch.tensor(count["written"]) if "written" in count else None
 
     @property
     def programmed(self) -> list[float] | None:
@@ -157,7 +158,7 @@ class Metered(Wrapper):
         A device whose state was restored holds what it held, and is not verified: a read or a write would be one more.
         """
         if params is not None:
-            policy, counted = self._programming.verify, self._programming.changes
+            policy, counted = self._programming.verify, self._programming.written
             self._programming.verify = None if self._restored else policy
             levels = torch.tensor(params)
             try:
@@ -166,7 +167,7 @@ class Metered(Wrapper):
                         self._programming.holds(levels)
                     self._programming.to(levels)
             finally:
-                self._programming.verify, self._programming.changes = policy, counted
+                self._programming.verify, self._programming.written = policy, counted
 
     def reset(self) -> None:
         """Reset the inner device; its own exceptions become ForeignError."""

@@ -73,7 +73,7 @@ class Programming:
         sleep: waits so many seconds.
 
     held: what it has programmed, (P,); None: nothing yet, or nobody knows.
-    changes: how often each channel was written, (P,); None: nothing was programmed yet.
+    written: how often each channel was written, (P,); None: nothing was programmed yet.
     verify: how it is verified; None: it is not.
     """
 
@@ -83,7 +83,7 @@ class Programming:
         self._device, self._clock, self._sleep = device, clock, sleep
         self.verify: Verify | None = None
         self.held: Tensor | None = None
-        self.changes: Tensor | None = None
+        self.written: Tensor | None = None
         self._rate: Limit | None = None
         self._at: Held | None = None  # of channels whose steps are kept here
         self._sent_s = -math.inf
@@ -116,7 +116,7 @@ class Programming:
         for levels in self._steps(wanted):
             self._send(levels)
         changed = torch.ones_like(wanted, dtype=torch.bool) if before is None else wanted != before.to(wanted)
-        self._written(changed)
+        self._count(changed)
         writes = int(changed.sum())
         spent = Spent(writes) if self.verify is None else self._verified(wanted, writes, self.verify)
         self.held = wanted.clone()
@@ -129,9 +129,9 @@ class Programming:
             self._at = Held(port, self._step_s)
             self._at.hold(params)
 
-    def _written(self, channels: Tensor) -> None:
-        """Count `channels` (P,), bool, as written once more."""
-        self.changes = channels.long().cpu() if self.changes is None else self.changes + channels.cpu()
+    def _count(self, channels: Tensor) -> None:
+        """Count one write of each of `channels`, (P,) bool."""
+        self.written = channels.long().cpu() if self.written is None else self.written + channels.cpu()
 
     def _verified(self, wanted: Tensor, writes: int, policy: Verify) -> Spent:
         """Write channels once more while they are off. Args: writes: channels that were written before."""
@@ -153,7 +153,7 @@ class Programming:
             if not missed or tries == policy.tries:
                 break
             device.rewrite(wanted, off)
-            self._written(off)
+            self._count(off)
             writes += missed
         return Spent(writes, reads, tries, missed)
 

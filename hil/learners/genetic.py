@@ -30,10 +30,9 @@ from hil.errors import ConfigError
 from hil.learner import Programs
 from hil.learners.dfa import needed
 from hil.learners.parts.one_pass import OnePass
-from hil.learners.parts.probe import Probe, split, trained
+from hil.learners.parts.probe import Probe, programmed, split, trained
 from hil.network import Network
-from hil.search.breeding import Operators, child, keyed, selected
-from hil.search.genetic import Individual
+from hil.search.breeding import Individual, Operators, child, keyed, selected
 from hil.settings import Count, Natural, Positive, Share, check
 from hil.task import Loss, LossName, Task, as_task
 
@@ -136,10 +135,10 @@ class Genetic(OnePass):
         Raises:
             ConfigError: generations on a twin, and there is no model of the node.
         """
-        asked, programmed = as_task(task), {id(layer.params) for layer in net.stack}
+        asked, on_devices = as_task(task), {id(params) for params in programmed(net)}
         weights = trained(net)
         reach = torch.cat([
-            torch.full((weight.numel(),), 1.0 if id(weight) in programmed else settings.reach) for weight in weights
+            torch.full((weight.numel(),), 1.0 if id(weight) in on_devices else settings.reach) for weight in weights
         ])  # fmt: skip
         flat = torch.cat([weight.detach().flatten() for weight in weights]).cpu()
         start = ((flat / reach + 1) / 2).clamp(0, 1)

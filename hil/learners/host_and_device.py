@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from hil.errors import ConfigError, nearest
-from hil.learner import Learner, Programs, programs
+from hil.learner import Programs, params_step, programs
 from hil.learners.adfa import ADFA
 from hil.learners.dfa import DFA
 from hil.learners.last_layer import LastLayer
 from hil.learners.node_perturbation import NodePerturbation
-from hil.learners.parts.probe import trained
+from hil.learners.parts.probe import programmed, trained
 from hil.learners.pat import PAT
 from hil.learners.pepg import PEPG
 from hil.learners.spsa import SPSA
@@ -62,9 +62,7 @@ class HostAndDeviceSettings:
     @property
     def params_size(self) -> float | None:
         """Step of the devices' rule in what is programmed; None: it has none."""
-        options = self.rules()[1][1]
-        found: float | None = getattr(options, "params_size", None) or getattr(options, "size", None)
-        return found
+        return params_step(self.rules()[1][1])
 
 
 class HostAndDevice(nn.Module):
@@ -87,7 +85,7 @@ class HostAndDevice(nn.Module):
         Raises:
             ConfigError: nothing is programmed on a device of this network, or a rule needs a model of the node.
         """
-        if not _programmed(net):
+        if not programmed(net):
             raise ConfigError(
                 "no device of this network has anything programmed that is trained", where="[learner] device",
                 allowed="a network with [params]", todo="add [params], or choose the host's rule alone",
@@ -107,28 +105,19 @@ class HostAndDevice(nn.Module):
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
         """Make the passes of both rules, then overwrite every `.grad`; returns what the host's rule says."""
-        programmed = _programmed(net)
-        with _alone(net, programmed):
-            self._stepped(self.device, net, x, label, rng)
-        slopes = [params.grad for params in programmed]
-        with _alone(net, [one for one in trained(net) if not any(one is params for params in programmed)]):
-            metrics = self._stepped(self.host, net, x, label, rng)
-        for params, slope in zip(programmed, slopes, strict=True):
+        on_devices = programmed(net)
+        with _alone(net, on_devices):
+            self.device.step(net, x, label, rng)
+        slopes = [params.grad for params in on_devices]
+        metrics: Mapping[str, float] = self.host.step(net, x, label, rng)  # such a rule trains synapses alone
+        for params, slope in zip(on_devices, slopes, strict=True):
             params.grad = slope
         return metrics
-
-    @staticmethod
-    def _stepped(rule: Learner, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        return rule.step(net, x, label, rng)
 
     def predict(self, net: Network, x: Tensor) -> Tensor:
         """(batch, outputs): the readout."""
         found: Tensor = self.host.predict(net, x)
         return found
-
-
-def _programmed(net: Network) -> list[nn.Parameter]:
-    return [layer.params for layer in net.stack if layer.params is not None and layer.params.requires_grad]
 
 
 @contextmanager

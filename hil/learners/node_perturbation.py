@@ -27,7 +27,7 @@ from torch import Tensor
 from hil.learner import Programs
 from hil.learners.parts.loss import check_scores
 from hil.learners.parts.one_pass import OnePass
-from hil.learners.parts.probe import signs
+from hil.learners.parts.probe import programmed, signs
 from hil.network import Network, fill
 from hil.settings import Count, Positive, check
 from hil.task import Loss, LossName, Task, as_task
@@ -85,11 +85,11 @@ class NodePerturbation(OnePass):
         check_scores(trace.outputs[-1], self.outputs)
         error, metrics = self.loss.judge(trace.outputs[-1], label)
         still, size = self.loss.each(trace.outputs[-1], label), self.settings.size
-        programmed = [la.params for la in net.stack if la.params is not None and la.params.requires_grad]
+        on_devices = programmed(net)
         deltas = [torch.zeros_like(pre) for pre in trace.pre[:-1]]
-        slopes = [torch.zeros_like(params) for params in programmed]
+        slopes = [torch.zeros_like(params) for params in on_devices]
         for _ in range(self.settings.directions):
-            noise, turns = [signs(pre, rng) for pre in trace.pre[:-1]], [signs(params, rng) for params in programmed]
+            noise, turns = [signs(pre, rng) for pre in trace.pre[:-1]], [signs(params, rng) for params in on_devices]
             apart = self._disturbed(net, x, label, noise, turns) - still
             share = apart / (size * self.settings.directions * len(x))
             for delta, xi in zip(deltas, noise, strict=True):
@@ -97,21 +97,21 @@ class NodePerturbation(OnePass):
             for slope, u in zip(slopes, turns, strict=True):
                 slope.add_(u, alpha=float(apart.mean()) / ((self.settings.params_size or size) * self.settings.directions))
         fill(net, trace, [*deltas, error])
-        for params, slope in zip(programmed, slopes, strict=True):
+        for params, slope in zip(on_devices, slopes, strict=True):
             params.grad = slope
         return {**metrics, "overflow": net.overflow(trace)}
 
     def _disturbed(self, net: Network, x: Tensor, label: Tensor, noise: list[Tensor], turns: list[Tensor]) -> Tensor:
         """Make one pass with noise, and return the loss of each example; what is programmed is put back whatever happens."""
-        programmed = [la.params for la in net.stack if la.params is not None and la.params.requires_grad]
-        centre, step = [params.detach().clone() for params in programmed], self.settings.params_size or self.settings.size
+        on_devices = programmed(net)
+        centre, step = [params.detach().clone() for params in on_devices], self.settings.params_size or self.settings.size
         try:
-            for params, u in zip(programmed, turns, strict=True):
+            for params, u in zip(on_devices, turns, strict=True):
                 params.data.add_(u, alpha=step)
             h = x
             for layer, xi in zip(net.stack[:-1], noise, strict=True):
                 h = layer.measure(layer.synapse(h).add(xi, alpha=self.settings.size))
             return self.loss.each(net.stack[-1].synapse(h), label)
         finally:
-            for params, middle in zip(programmed, centre, strict=True):
+            for params, middle in zip(on_devices, centre, strict=True):
                 params.data.copy_(middle)

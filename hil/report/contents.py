@@ -454,11 +454,20 @@ def checked_list(facts: Facts, key: str) -> list[Any]:
     return value or []
 
 
-def numbers(facts: object, key: str) -> Numbers:
-    """The list under the last part of the dotted `key`; every item a number, NaN allowed. Raises: DataError: it is none."""
+def numbers(facts: object, key: str, where: str = PLACE) -> Numbers:
+    """Return the list under the last part of the dotted `key`; every item a number, NaN allowed.
+
+    Args:
+        facts: of a file of the run.
+        key: dotted, for the message.
+        where: the file.
+
+    Raises:
+        DataError: it is no such list.
+    """
     value = facts.get(key.rsplit(".", 1)[-1]) if isinstance(facts, Mapping) else None
     if not isinstance(value, list) or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
-        raise senseless(key, type(value).__name__, "a list of numbers")
+        raise senseless(key, type(value).__name__, "a list of numbers", where)
     return tuple(map(float, value))
 
 
@@ -476,6 +485,6 @@ def _same_length(key: str, *parts: Numbers) -> None:
         raise senseless(key, " and ".join(str(len(part)) for part in parts) + " points", "as many in each list")
 
 
-def senseless(key: str, got: str, allowed: str) -> DataError:
-    """Return the error for a part of diagnostics.json that is left out."""
-    return DataError(f"{key} does not make sense, and is left out", where=PLACE, got=got, allowed=allowed)
+def senseless(key: str, got: str, allowed: str, where: str = PLACE) -> DataError:
+    """Return the error for a part of a file of the run that is left out."""
+    return DataError(f"{key} does not make sense, and is left out", where=where, got=got, allowed=allowed)

@@ -18,12 +18,11 @@ from hil.hints import quoted
 from hil.metric import Metric
 from hil.plain import plain
 from hil.report import contents as findings
-from hil.report import figures, tables
-from hil.report import programmed as programs
+from hil.report import figures, levels, tables
 from hil.report.contents import Confusion, DrawnFeedback, DrawnSeries, DrawnStates, DrawnTransfer, Histogram, Timeline, number
 from hil.report.figure import FOLDER, Figure, save
 from hil.report.headline import columns_of, percent, quantity, verdict
-from hil.report.programmed import DrawnProgrammed
+from hil.report.levels import DrawnProgrammed
 from hil.report.run_files import Facts, RunRecord, read
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ def contents(record: RunRecord) -> dict[str, object]:
     pairs: tuple[tuple[float, float], ...] = _checked(findings.predictions, made, (), notes)
     sequence: DrawnSeries | None = _checked(findings.series, made, None, notes)
     states: DrawnStates | None = _checked(findings.states, made, None, notes)
-    written: tuple[DrawnProgrammed, ...] = _checked(lambda told: programs.programmed(record.metrics, told), made, (), notes)
+    written: tuple[DrawnProgrammed, ...] = _checked(lambda told: levels.programmed(record.metrics, told), made, (), notes)
     return {
         "name": record.name,
         "place": quoted(record.place),
@@ -147,8 +146,8 @@ def contents(record: RunRecord) -> dict[str, object]:
         "epochs": tables.epochs(record.metrics, metric),
         "node": figures.transfer(curve, used) if curve is not None or used else None,
         "curve": curve,
-        "programmed": [{"figures": list(programs.drawn(part)), "facts": part.facts} for part in written],
-        "writes": programs.budget(record.summary),
+        "programmed": [{"figures": list(levels.drawn(part)), "facts": part.facts} for part in written],
+        "writes": levels.budget(record.summary),
         "used": used,
         "feedback": [figures.feedback(part) for part in layers],
         "feedback_of": findings.SLOPES[layers[0].of] if layers else "",

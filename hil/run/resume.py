@@ -14,7 +14,7 @@ Rules of the plan
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ FREE = (  # settings that may change without a word: they change no number, or o
     "name", "script", "alarm", "log", "train.epochs", "train.budget_passes", "train.budget_writes", "train.patience",
     "train.min_delta", "train.checkpoint_every", "train.checkpoint_every_s", "train.threads",
 )  # fmt: skip
-MEASURED = "decode", "network.pieces"  # absent from a config that was written before they were measured
+MEASURED = "decode", "network.pieces"  # absent from a config that was written before, see hil/build/measured.py
 
 
 @dataclass(frozen=True)
@@ -264,11 +264,15 @@ def differences(then: object, now: Mapping[str, Any]) -> Iterator[tuple[str, str
     if not isinstance(then, Mapping):
         return
     before, after = dict(_flat(then)), dict(_flat(now))
-    later = [name for name in MEASURED if not any(key == name or key.startswith(f"{name}.") for key in after)]
+    later = {*MEASURED} - {_name(key, MEASURED) for key in after}
     for key in dict.fromkeys([*before, *after]):
-        if before.get(key) != after.get(key) and not any(key == name or key.startswith(f"{name}.") for name in later):
-            free = next((name for name in FREE if key == name or key.startswith(f"{name}.")), key)
-            yield free, f"{key} {_shown(before, key)} -> {_shown(after, key)}"
+        if before.get(key) != after.get(key) and not _name(key, later):
+            yield _name(key, FREE) or key, f"{key} {_shown(before, key)} -> {_shown(after, key)}"
+
+
+def _name(key: str, names: Iterable[str]) -> str | None:
+    """Return which of the names a dotted key is, or is part of; None: none of them."""
+    return next((name for name in names if key == name or key.startswith(f"{name}.")), None)
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

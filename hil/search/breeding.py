@@ -1,6 +1,6 @@
-"""How children are made, by DEAP's operators, and the chance that these draw from.
+"""What DEAP is given: individuals, how their children are made, and the chance that its operators draw from.
 
-DEAP draws from Python's and numpy's global generators; here both are keyed while it works, and given back as they were.
+It draws from Python's and numpy's global generators; here both are keyed while it works, and given back as they were.
 
     with keyed(seed, generation, "breeding"):
         child(mother, father, operators)
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from deap import tools
+from deap import base, tools
 
 from hil.seeding import key
 
@@ -50,6 +50,21 @@ class Operators:
     mutation_eta: float = 15.0
     sigma: float = 0.1
     gene_rate: float | None = None
+
+
+class Worth(base.Fitness):  # type: ignore[misc]
+    """DEAP's fitness, all objectives maximised; a class of ours, so nothing is made at run time."""
+
+    def __init__(self, values: Sequence[float]) -> None:
+        self.weights = (1.0,) * len(values)
+        super().__init__(values)
+
+
+class Individual:
+    """Shares with their fitness, as DEAP's selections want it."""
+
+    def __init__(self, shares: Sequence[float], values: Sequence[float]) -> None:
+        self.shares, self.fitness = tuple(shares), Worth(values)
 
 
 def selected(candidates: Sequence[Any], count: int, tournament: int) -> list[Any]:

@@ -18,26 +18,11 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from deap import base, tools
+from deap import tools
 
-from hil.search.breeding import Operators, child, keyed, selected
+from hil.search.breeding import Individual, Operators, Worth, child, keyed, selected
 from hil.search.generator import Canonical, Cube, Fitness, distinct, drawn, sized, unchanged
 from hil.search.space import Points, Shares
-
-
-class Worth(base.Fitness):  # type: ignore[misc]
-    """DEAP's fitness, all objectives maximised; a class of ours, so nothing is made at run time."""
-
-    def __init__(self, values: Fitness) -> None:
-        self.weights = (1.0,) * len(values)
-        super().__init__(values)
-
-
-class Individual:
-    """Shares with their fitness, as DEAP's selections want it."""
-
-    def __init__(self, shares: Shares, values: Fitness) -> None:
-        self.shares, self.fitness = shares, Worth(values)
 
 
 class Genetic:

@@ -24,9 +24,8 @@ import numpy as np
 from deap import cma
 
 from hil.errors import ConfigError
-from hil.search.breeding import keyed
+from hil.search.breeding import Worth, keyed
 from hil.search.generator import Cube, Fitness, distinct, drawn, sized
-from hil.search.genetic import Worth
 from hil.search.space import Points, Shares
 
 

@@ -27,7 +27,7 @@ def shown(size: int) -> list[int]:
 
 
 def programmed(net: Network) -> dict[str, Layer]:
-    """The layers whose device has something programmed on it that is trained, by name."""
+    """Return the layers whose device has something programmed on it, by name, whether it is trained or stays."""
     return {f"layers.{number}": layer for number, layer in enumerate(net.stack) if layer.levels is not None}
 
 
@@ -69,7 +69,7 @@ def table(training: Training, trace: Trace, model: Callable[..., Tensor] | None)
         facts: dict[str, Any] = {
             "layer": number + 1, "unit": device.spec.params.unit,
             "low": list(layer.levels.low), "high": list(layer.levels.high),
-            "levels": levels(layer), "shown": shown(len(layer.levels.low)), "writes": device.changes,
+            "levels": levels(layer), "shown": shown(len(layer.levels.low)), "writes": device.written,
         }  # fmt: skip
         if model is not None:
             facts |= _beside(layer, pre, answer, model, device.spec.outputs.unit)

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from hil.data.augment import Augment
 from hil.data.dataset import Dataset
-from hil.devices.meter import WRITES, Metered
+from hil.devices.meter import VERIFIED, WRITES, Metered
 from hil.errors import HilError, RunError
 from hil.fitting import Fitting
 from hil.foreign import said
@@ -178,7 +178,7 @@ class Training:
     @property
     def device_verified(self) -> dict[str, int]:
         """Channels read back, times that channels were written once more, channels off after the last try, so far."""
-        return {name: sum(getattr(device.count, name) for device in self.devices) for name in WRITES[2:]}
+        return {name: sum(getattr(device.count, name) for device in self.devices) for name in VERIFIED}
 
     @property
     def device_programs(self) -> int:
@@ -245,7 +245,7 @@ class Training:
                     "busy_s": d.count.busy_s,
                     "faults": d.count.faults,
                     **({} if d.programmed is None else {"programmed": d.programmed}),
-                    **({} if d.changes is None else _writes(d)),
+                    **({} if d.written is None else _writes(d)),
                 }
                 for d in self.devices
             ],
@@ -350,7 +350,7 @@ class Training:
 
 
 def _writes(device: Metered) -> dict[str, Any]:
-    return {**{name: getattr(device.count, name) for name in WRITES}, "changes": device.changes}
+    return {**{name: getattr(device.count, name) for name in WRITES}, "written": device.written}
 
 
 def _whole(facts: Mapping[str, Any], name: str) -> int:

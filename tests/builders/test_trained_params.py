@@ -19,11 +19,13 @@ from torch import Tensor
 
 import hil
 from hil import cli
+from hil.build.prepared import prepared
 from hil.build.training import Built, built
 from hil.config.experiment import Experiment, read_experiment
 from hil.encoding import Encode, Levels
 from hil.errors import ConfigError
 from hil.learner import Learner
+from hil.learners.genetic import Genetic
 from hil.learners.parts.one_pass import LossSettings
 from hil.learners.pat import PAT
 from hil.learners.spsa import SPSA, SPSASettings
@@ -235,6 +237,17 @@ def test_what_stays_is_programmed_once_and_any_learner_trains_around_it(tmp_path
             assert sum(len(group["params"]) for group in made.training.optimizer.param_groups) == 4
 
 
+def test_a_rule_that_says_how_far_it_moves_takes_no_rate_but_that_of_what_stays(tmp_path: Path) -> None:
+    whole = "[optimizer]\nuse = 'SGD'\nlr = 1.0\n"
+    with pytest.raises(ConfigError, match="genetic says itself how far") as caught:
+        prepared(read(tmp_path, learner='"genetic"', more=whole))
+    assert "lr out of [params]" in caught.value.todo
+    assert prepared(read(tmp_path, learner='"genetic"', params="lr = 0\n", more=whole)).chain.params
+    with built(read(tmp_path, learner='"genetic"', params="bits = 8\n", more=whole)) as made:
+        assert isinstance(made.training.learner, Genetic)
+        assert made.training.learner.reach.tolist().count(1.0) == 5  # what is programmed, whatever the reach of the weights
+
+
 def test_a_device_that_cannot_be_read_back_cannot_be_verified(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read back") as caught, built(read(tmp_path, params="tolerance = 0.01\n")):
         pass
@@ -283,7 +296,7 @@ def test_killed_while_it_is_trained_it_resumes_with_the_same_bits_and_replays(
     tmp_path: Path, learner: str, device: str
 ) -> None:
     """By PAT; by SPSA at every kind of act of a run: tests/run/test_kill.py."""
-    more, verified = TRAIN + "checkpoint_every = 2\nrecord = true\n", device is VERIFIED
+    more, verified = TRAIN + "checkpoint_every = 2\nrecord = true\nbudget_writes = 99_999\n", device is VERIFIED
     params = 'start = "uniform"\nlr = 0.05\n' + "tolerance = 0.02\ntries = 3\n" * verified
     experiment = written(tmp_path, learner, params, train=more, device=device)
     whole, run, acts = tmp_path / "whole", tmp_path / "r", tmp_path / "acts"
@@ -301,6 +314,7 @@ def test_killed_while_it_is_trained_it_resumes_with_the_same_bits_and_replays(
         assert one[key] == other[key]
     assert not verified or one["device_reads"] > 0 < one["device_tries"]
     assert len(one["programmed"]["layers.0"]) == 5
+    assert one["budget_writes"] == 99_999
     (first,), (again,) = (
         json.loads((folder / "diagnostics.json").read_text(encoding="utf-8"))["programmed"] for folder in (whole, run)
     )
@@ -322,7 +336,9 @@ def test_a_run_begins_with_what_another_one_programmed(tmp_path: Path) -> None:
         assert torch.equal(made.training.net.state_dict()["layers.0.params"], best.tensors["layers.0.params"])
 
 
-def test_a_network_made_in_python_is_trained_alike(tmp_path: Path) -> None:
+def test_a_network_made_in_python_is_trained_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[object] = []
+    monkeypatch.setattr("hil.devices.programming.Programming.slow", lambda _, rate: rates.append(rate))
     twin = DopantNetwork(specimen=1)
     port = twin.spec.params
     assert port is not None
@@ -330,13 +346,14 @@ def test_a_network_made_in_python_is_trained_alike(tmp_path: Path) -> None:
     encode, decode = Encode.onto(twin.spec.inputs, 0.4, -0.3, "clip"), hil.Decode(0.0, 1e-8)
 
     def net() -> Network:
-        layer = Layer(torch.nn.Linear(2, 2), Simulated(twin), encode, decode, params, Levels.onto(port))
+        layer = Layer(torch.nn.Linear(2, 2), Simulated(twin), encode, decode, params, Levels.onto(port, slew_per_s=5.0))
         return Network([layer, Layer(AnswerLinear(1, 2))])
 
     x = np.random.default_rng(0).uniform(-1, 1, (60, 2)).astype(np.float32)
     data = x, (x[:, 0] > 0).astype(np.int64)
     run = hil.train(net(), "pat", data, epochs=1, run=tmp_path / "r", show=False, report=False)
     assert bool(params.detach().any())
+    assert rates == [5.0]
     assert run.summary["device_programs"] > 1
     with pytest.raises(ConfigError, match="does not train what is programmed"):
         hil.train(net(), "adfa", data, epochs=1, run=tmp_path / "s", show=False)

@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from drivers.waveform.device import Stats
 from hil.build.training import built
 from hil.cli import run
-from hil.commands.forecast import Forecast, forecast
+from hil.commands.forecast import Forecast, forecast, stats_of
 from hil.commands.loop_check import of_instruments, shares
 from hil.config.experiment import read_experiment
+from hil.devices.meter import metered
+from hil.wrapper import Wrapper
+from sim_devices.mach_zehnder import MachZehnder
+from sim_devices.simulated import Simulated
 
 TWIN = """
 [data]
@@ -32,7 +37,7 @@ batch = 100
 
 def test_an_epoch_is_predicted_from_some_steps_and_nothing_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "twin.toml"
-    path.write_text(TWIN)
+    path.write_text(TWIN, encoding="utf-8")
     heard = io.StringIO()
     found = forecast(path, ["train.batch=200"], Console(file=heard, width=200))
     assert (found.steps, found.pieces) == (8, 1)
@@ -46,7 +51,7 @@ def test_an_epoch_is_predicted_from_some_steps_and_nothing_is_kept(tmp_path: Pat
 @pytest.mark.parametrize("fresh", [True, False])
 def test_a_run_keeps_into_how_many_pieces_it_cuts(tmp_path: Path, fresh: bool) -> None:
     path = tmp_path / "twin.toml"
-    path.write_text(TWIN)
+    path.write_text(TWIN, encoding="utf-8")
     with built(read_experiment(path), fresh=fresh) as made:
         assert made.experiment.network.pieces == (1 if fresh else None)
 
@@ -60,9 +65,18 @@ def test_what_the_instruments_did_is_told_apart() -> None:
     assert Forecast(1.0, 1.0, 1.0, 1, 1.0, 2, parts).bottleneck == "download"
 
 
+def test_what_a_waveform_device_counts_is_found_under_what_wraps_it() -> None:
+    class Counting(Simulated):
+        stats = Stats(shots=3)
+
+    inner = Counting(MachZehnder())
+    assert stats_of(metered(Wrapper(inner))) is Counting.stats
+    assert stats_of(metered(Simulated(MachZehnder()))) is None
+
+
 def test_an_experiment_has_no_passport(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "twin.toml"
-    path.write_text(TWIN)
+    path.write_text(TWIN, encoding="utf-8")
     assert run(["doctor", str(path), "--json", str(tmp_path / "passport.json")]) == 2
     assert "an experiment has no passport" in capsys.readouterr().err
     assert not (tmp_path / "passport.json").exists()

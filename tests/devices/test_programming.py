@@ -120,8 +120,8 @@ def test_a_step_that_is_too_fast_becomes_a_ramp_that_keeps_the_rate(
         for end_s, end in sent[first + 1 :]:
             assert bool(((end - begin).abs() <= most * (end_s - begin_s + step_s) * (1 + 1e-5) + 1e-6).all())
     assert time.now - 109.0 < 2.2 * 4 / float(most[0]) + 2 * 4 / float(most[1])  # no slower than it must be
-    assert programming.changes is not None
-    assert programming.changes.tolist() == [3, 2]
+    assert programming.written is not None
+    assert programming.written.tolist() == [3, 2]
 
 
 def test_a_rate_comes_before_what_it_limits_and_makes_sense() -> None:

@@ -369,6 +369,28 @@ def test_a_noisy_array_makes_the_whole_batch_repeat() -> None:
     assert undone == [1]
 
 
+class Memristors(Bench):
+    """Reads back what it holds; the next read and the next write fail with `faults`, one each."""
+
+    reads_back = True
+
+    def held(self) -> Tensor:
+        self.forward(torch.zeros(1))
+        return torch.ones(2)
+
+    def rewrite(self, params: Tensor, which: Tensor) -> None:
+        self.forward(params)
+
+
+def test_what_is_read_back_and_written_once_more_is_so_after_a_recovery() -> None:
+    bench = Memristors(LinkTimeout("silent"))
+    device, _, _ = around(bench)
+    assert device.held().tolist() == [1.0, 1.0]
+    bench.faults.append(Disconnected("gone"))
+    device.rewrite(torch.ones(2), torch.ones(2, dtype=torch.bool))
+    assert bench.calls == ["shot", "clear", "identify", *FULL, "shot", "reopen", "identify", *FULL]
+
+
 def test_a_device_without_rungs_is_left_alone() -> None:
     class Plain:
         spec = SPEC

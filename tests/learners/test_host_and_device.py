@@ -12,7 +12,7 @@ from builders.test_trained_params import written
 from hil.build.training import built
 from hil.config.experiment import read_experiment
 from hil.errors import ConfigError
-from hil.learners.host_and_device import HostAndDeviceSettings
+from hil.learners.host_and_device import HostAndDevice, HostAndDeviceSettings
 from hil.training.loop import Epoch, train
 
 ADFA = 'host = { use = "adfa" }\n'
@@ -44,6 +44,15 @@ def test_each_part_moves_and_the_loss_depends_on_both(tmp_path: Path, learner: s
     device, without_host = moved(tmp_path, learner, 1e-12, 0.05)
     assert device == {params}
     assert least < min(without_device, without_host) - 0.02
+
+
+def test_both_lower_the_loss_of_the_experiment(tmp_path: Path) -> None:
+    path = written(tmp_path, SPSA, train="[train]\nepochs = 1\nclass_weights = [1.0, 3.0]\n")
+    with built(read_experiment(path)) as made:
+        rule = made.training.learner
+    assert isinstance(rule, HostAndDevice)
+    assert rule.loss.weights
+    assert rule.host.loss is rule.device.loss is rule.loss
 
 
 @pytest.mark.parametrize(

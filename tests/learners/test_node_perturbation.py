@@ -36,6 +36,7 @@ def test_a_pass_a_direction_and_one_more_and_the_mean_is_the_gradient() -> None:
     assert metrics.keys() == {"loss", "accuracy", "overflow"}
     found = flat(net)
     assert torch.cosine_similarity(found, true, dim=0) > 0.98
+    assert float(found.norm()) == pytest.approx(float(true.norm()), rel=0.1)
     readout = net.stack[-1].synapse.weight.grad.numel() + 3  # type: ignore[union-attr, operator]
     assert torch.allclose(found[-readout:], true[-readout:], atol=1e-6)  # exact
 
@@ -55,6 +56,7 @@ def test_what_is_programmed_gets_the_gradient_of_the_twin_and_is_put_back() -> N
     rule(net, 2, directions=500, size=0.01, params_size=0.02).step(net, at, label, generator(0, 0, "step"))
     assert params.grad is not None
     assert torch.cosine_similarity(params.grad, true, dim=0) > 0.95
+    assert float(params.grad.norm()) == pytest.approx(float(true.norm()), rel=0.2)
     assert torch.equal(params.detach(), before)
 
 

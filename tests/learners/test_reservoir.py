@@ -278,6 +278,7 @@ def test_a_node_of_another_kind_is_refused_before_anything_is_opened(device: str
     with pytest.raises(ConfigError, match=what) as told:
         prepared(experiment(device, learner))
     assert told.value.outputs == "untouched; nothing was opened"
+    assert (device == LOOP and "ff" in learner) == ('use = "ff_memory"' in told.value.todo)
 
 
 def test_single_steps_are_refused() -> None:

@@ -17,7 +17,7 @@ from hil.errors import DataError, RunError
 from hil.report import render
 from hil.report.contents import by_epoch, feedback, timeline, wilson
 from hil.report.headline import duration, quantity
-from hil.report.programmed import budget, drawn, programmed
+from hil.report.levels import budget, drawn, programmed
 from hil.report.run_files import read
 from hil.run.lock import owned
 

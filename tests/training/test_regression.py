@@ -14,7 +14,7 @@ from warm import blank
 
 import hil
 from hil.build.prepared import prepared
-from hil.build.task import as_examples
+from hil.build.task import TAKE_A_TASK, as_examples
 from hil.cli import run as command
 from hil.config.experiment import Experiment, experiment_of
 from hil.config.resolve import LEARNERS
@@ -25,10 +25,7 @@ from hil.run import status
 from sim_devices.mach_zehnder import MachZehnder
 
 OF_SEQUENCES = ("reservoir", "deep_reservoir", "bptt_memory", "pat_memory", "ff_memory", "phyll_memory")
-TAKE_NUMBERS = (
-    "adfa", "dfa", "backprop", "pat", "spsa", "pepg", "cma_es", "genetic", "node_perturbation", "last_layer", "ridge",
-    "host_and_device",
-)  # fmt: skip
+TAKE_NUMBERS = (*TAKE_A_TASK.split(", "), "ridge")
 
 
 def sine(examples: int = 600) -> hil.Dataset:

@@ -16,6 +16,7 @@ from hil.report.figures import whole_numbers
 from hil.report.headline import quantity
 from hil.report.run_files import Facts
 
+METRICS = "metrics.jsonl"
 SMALLER = ("", "m", "µ", "n", "p")  # each a thousandth of the one before
 NAMED = 8  # more lines than there are colours are told apart by nobody
 
@@ -31,7 +32,7 @@ class DrawnProgrammed:
         channels: those that are shown, from 1.
         epochs: when.
         levels: of each channel that is shown, over these.
-        writes: how often each channel changed; empty: not known.
+        writes: how often each channel was written; empty: not known.
         read, twin: readings of the device, and what its twin says; empty: there is no twin.
         reading_unit: of these.
         off_rms, off_mean, swing: of all readings: minus the twin, root mean square and mean; from the least to the largest.
@@ -100,10 +101,10 @@ def _layer(facts: Any, lines: Sequence[tuple[int, Facts]]) -> DrawnProgrammed:
     for epoch, line in lines:
         told = line.get("levels")
         if isinstance(told, dict) and name in told:
-            rows.append(numbers({"levels": told[name]}, "levels"))
+            rows.append(numbers({"levels": told[name]}, "levels", METRICS))
             epochs.append(float(epoch))
     if any(len(row) != len(shown) for row in rows):
-        raise senseless("levels of an epoch", "another number of channels", f"{len(shown)}")
+        raise senseless("levels of an epoch", "another number of channels", f"{len(shown)}", METRICS)
     return DrawnProgrammed(
         int(layer), str(facts.get("unit", "1")), min(low), max(high), tuple(int(k) + 1 for k in shown), tuple(epochs),
         tuple(zip(*rows, strict=True)), writes, read, twin, str(facts.get("reading_unit", "1")),
@@ -161,7 +162,7 @@ def _writes(seen: DrawnProgrammed) -> Figure:
         axes.set_ylabel("writes")
         whole_numbers(axes, "channel")
 
-    told = f"How often each of {len(places)} channels changed: {min(seen.writes):,.0f} to {max(seen.writes):,.0f} times."
+    told = f"How often each of {len(places)} channels was written: {min(seen.writes):,.0f} to {max(seen.writes):,.0f} times."
     columns: Columns = {"channel": places, "writes": seen.writes}
     return Figure(f"writes-{seen.layer}", "Writes of each channel", told, draw, columns, aside=f"layer {seen.layer}")
 
