@@ -31,15 +31,16 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--quick", action="store_true")
     asked.add_argument("--record", action="store_true")
-    asked.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART")
+    asked.add_argument("--only", nargs="+", choices=list(PARTS), metavar="PART")
     asked.add_argument("--aihwkit", type=Path, help="folder that has the package aihwkit")
     asked.add_argument("--neurophox", help="python of the environment that has it; without it the part mesh is left out")
     args = asked.parse_args()
-    if args.neurophox is None:
-        args.only = [name for name in args.only if name != "mesh"]
+    parts = args.only or [name for name in PARTS if name != "mesh" or args.neurophox]
+    if "mesh" in parts and not args.neurophox:
+        asked.error("the part mesh needs --neurophox")
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
-    for name in args.only:
+    for name in parts:
         found[name], lines = PARTS[name](args)
         print("\n".join(lines))
         if args.record:

@@ -90,7 +90,7 @@ def ratio_of(peer: Peer, rounds: int, times: int, **case: Any) -> tuple[float, f
 
 
 def wires_error(rows: int, outputs: int, wire_ohm: float) -> tuple[float, float]:
-    """Return the error of the divider and what the wires take, as shares of the currents' rms; any conductances of the range."""
+    """Return the error of the divider and what the wires take, as shares of the currents' rms; cells as formed."""
     twin = Crossbar(rows=rows, outputs=outputs)
     cells, along, down = twin.formed.double(), wire_ohm * twin.along.double(), wire_ohm * twin.down.double()
     exact, near = (each[:, ::2] - each[:, 1::2] for each in (solved(cells, along, down), fast(cells, along, down)))
