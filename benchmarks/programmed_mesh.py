@@ -36,7 +36,7 @@ ERRORS = ("crosstalk", "coupler_rad", "gain_spread", "mzi_loss_db", "noise")
 IDEAL = tuple(f"device.{name}=0.0" for name in ERRORS)
 SMALL = ("device.modes=8", "decode.zero=1e-5", "decode.scale=1e-5")
 SIZE: list[str] = []
-STAYS = ("params.lr=1e-12",)
+STAYS = ("params.lr=0",)
 PARAMS = "layers.0.params"
 SPSA_EPOCHS = 4 / 3  # 40 to 30
 Line = tuple[str, Found]
