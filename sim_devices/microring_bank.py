@@ -10,7 +10,7 @@ Cold rings lie `cold` half linewidths blue of their lasers, and heat moves them 
 ring also drops of its neighbours' wavelengths, and all heat each other, so no weight can be set alone.
 calibration/rings/lock.py finds each resonance.
 
-    C_kl = C_kk crosstalk exp( (1 - r_kl) / reach ) (1 + 0.2 n)      r in pitches; banks lie 2 pitches apart
+    C_kl = C_ll crosstalk exp( (1 - r_kl) / reach ) (1 + 0.2 n)      r in pitches; banks lie 2 pitches apart
 
 As published: add-drop rings, Lorentzian lines, balanced detection of drop and through, weights from -1 to 1, thermal crosstalk
 between rings, resonances that have to be found by a control. Made: the size of each number, one drift for all rings, and no
@@ -39,23 +39,23 @@ class MicroringBank(nn.Module):
     """A node of N powers and M currents, programmed by M N heater voltages, bank by bank; at rest: 0 V each.
 
     Args:
-        channels: N.
-        banks: M.
-        specimen: which chip of the wafer.
-        spacing: s, of two wavelengths, in half linewidths.
-        cold: of a cold ring, in half linewidths, of a typical one.
-        cold_spread: standard deviation of it.
+        channels: number N of wavelengths, and of rings in a bank.
+        banks: number M of banks.
+        specimen: number of the chip, by which all that is hidden is drawn.
+        spacing: distance s of two neighbouring wavelengths, in half linewidths.
+        cold: detuning of a typical cold ring from its laser, in half linewidths.
+        cold_spread: standard deviation of that detuning.
         v_max_v: largest heater voltage.
-        range_widths: shift at that voltage, in half linewidths.
-        crosstalk: shift by a heater one pitch away, as a share of its own ring's.
-        reach: pitches in which it falls by e.
-        drop: D, what a ring drops of light at its resonance.
-        loss: what comes through of dropped light.
-        input_w: P, power of a full input.
-        responsivity_a_per_w: R.
+        range_widths: shift of a ring by its own heater at the largest voltage, in half linewidths.
+        crosstalk: shift by a heater one pitch away, as a share of the shift of that heater's own ring.
+        reach: pitches in which the crosstalk falls by e.
+        drop: share D of the light at its resonance that a ring drops.
+        loss: share of dropped light that arrives at its photodiode.
+        input_w: power P of a full input.
+        responsivity_a_per_w: responsivity R of the photodiodes.
         noise_a, relative_noise: standard deviation of a reading, in A and as a share of it.
         noise: factor on both; 0 is none.
-        drift_per_rt: random walk of all resonances, in half linewidths for the root of one reading.
+        drift_per_rt: step of the random walk of all resonances after one reading, in half linewidths.
     """
 
     cold: Tensor

@@ -60,10 +60,10 @@ class MZIMesh(nn.Module):
         gain_spread: that of the photodiodes' gains.
         input_w: power of a full I alone, in W.
         loss_db: L.
-        mzi_loss_db: l, of each interferometer.
-        thermal_s: tau; 0: heat is there at once.
+        mzi_loss_db: typical loss l of an interferometer.
+        thermal_s: time constant tau of the heat; 0: heat is there at once.
         settle_s: time between programming and the first reading.
-        row_s: time for a reading.
+        row_s: time that a reading takes.
         dark_w: of a photodiode.
         noise_w, relative_noise: standard deviation of a reading, in W and as a share of it.
         noise: factor on both; 0 is none.
@@ -245,7 +245,7 @@ class MZIMesh(nn.Module):
         return reading, state
 
     def _warming(self, heat: Tensor, aim: Tensor, waited_s: float, rows: int) -> tuple[Tensor, Tensor]:
-        """The matrix of all `rows`, or of each where the heat still moves, and the heat at the last one."""
+        """Return the matrix of all `rows`, or one for each row while the heat still moves, and the heat at the last row."""
         off = heat - aim
         phase, drifts = self.phase0 + self.matrix @ aim, self.matrix @ off
         left = [math.exp(-(waited_s + k * self.row_s) / self.thermal_s) if self.thermal_s else 0.0 for k in (1, rows)]

@@ -33,7 +33,8 @@ from calibration.mesh.clements import MeshLayout, unitary
 from calibration.mesh.phase_reading import Equations, misfit, normal_equations, powers, probes
 
 CROSS_SHARE, CURVATURE, COUPLER_RAD = 0.1, 0.1, 0.03
-TOLERANCE, MOST_ITERATIONS, LEAST_DAMPING = 1e-2, 200, 1e-5  # of conjugate gradients
+TOLERANCE, MOST_ITERATIONS = 1e-2, 200  # of conjugate gradients
+LEAST_DAMPING = 1e-5
 DRAWS = 16
 WORST_CONDITION = 1e4  # beyond it the inverse of C is damped
 
@@ -194,7 +195,7 @@ def _cost(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor) -> f
 
 @dataclass(frozen=True, slots=True)
 class _Linear:
-    """H of (offset and C row by row, q, couplers), as what it does to vectors (n, S), S side by side.
+    """Matrix H of the unknowns (offset and C row by row, q, couplers), known by its product with S vectors (n, S).
 
     Args:
         found: the equations of every setting.
@@ -291,7 +292,7 @@ def _factor(matrix: Tensor, damping: float, extra: float | Tensor) -> Tensor:
 def _linear(
     model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, draws: int = 0, rng: torch.Generator | None = None
 ) -> tuple[_Linear, Tensor]:
-    """H, and what pulls the unknowns (n, 1 + draws): the residuals and priors, and draws of noise, without priors."""
+    """Return H and J'r (n, 1 + draws): of the residuals, priors included, and of draws of noise, without priors."""
     light, phases = probes(model.layout.modes), model.phases(share)
     found = normal_equations(
         model.layout, light, measured, sigma, phases, model.couplers, precision=torch.float32, draws=draws, rng=rng
