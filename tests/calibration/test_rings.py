@@ -20,8 +20,10 @@ def locked(device: Device) -> Step:
 
 def test_each_ring_is_found_where_it_meets_its_laser_with_all_others_at_theirs() -> None:
     twin = MicroringBank(channels=3, banks=2, specimen=7, crosstalk=0.06)
-    found = locked(Simulated(twin, seed=1))
+    device = Simulated(twin, seed=1)
+    found = locked(device)
     assert found.good
+    assert device.snapshot()["params"] == [0.0] * 6  # left cold
     assert found.figures["moved"] < 0.05
     squares = found.raw["volts"].square()
     shift = (twin.matrix @ squares).view(2, 3)
