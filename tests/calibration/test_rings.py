@@ -44,6 +44,19 @@ def test_a_ring_beyond_its_range_is_named() -> None:
     assert float(found.raw["volts"][5]) == 0
 
 
+def test_a_dead_heater_and_rings_that_are_not_yet_where_they_belong_are_named() -> None:
+    dead = MicroringBank(channels=3, banks=2, specimen=1, crosstalk=0.0)
+    dead.matrix[:, 5] = 0.0
+    found = locked(Simulated(dead, seed=1))
+    assert [(problem.kind, problem.what) for problem in found.problems] == [
+        ("dark", "ring 2 of bank 1 does not meet its laser")
+    ]
+    assert found.figures["moved"] < 0.05  # of those that are locked
+    warm = locked(Simulated(MicroringBank(channels=3, banks=2, specimen=2, crosstalk=0.4), seed=1))
+    assert {problem.kind for problem in warm.problems} == {"moving"}
+    assert warm.success.count(False) == len(warm.problems)
+
+
 def test_another_node_is_said_to_be_one() -> None:
     assert [problem.kind for problem in locked(Simulated(MachZehnder())).problems] == ["kind"]
     assert not torch.tensor(locked(Simulated(MachZehnder())).success).any()
