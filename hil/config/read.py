@@ -255,7 +255,8 @@ def checked(model: type[M], table: Mapping[str, Any], where: str) -> M:
     except pydantic.ValidationError as error:
         faults = error.errors(include_url=False)
         first = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])  # a misspelt key explains a missing one
-        raise _explained(model, first, where, error.error_count()) from None
+        alike = [fault for fault in faults if _path(table, fault) == _path(table, first)]  # one for each kind that it may have
+        raise _explained(model, alike, table, where, len({_path(table, fault) for fault in faults})) from None
     for path, part in _tables(found):
         part.settle(f"{where}: [{path}]" if path else where)
     return found
@@ -275,13 +276,24 @@ def _tables(value: object, path: str = "") -> Iterator[tuple[str, Table]]:
             yield from _tables(part, path)
 
 
-def _explained(model: type[BaseModel], fault: Any, where: str, count: int) -> ConfigError:
-    path = [str(part) for part in fault["loc"]]
-    if len(path) > 1 and path[-1] in ("bool", "int", "float", "str"):  # one of the kinds that the key before it may have
-        path.pop()
-    allowed = (
-        "a section with keys of its own" if fault["type"] == "model_type" else fault["msg"].removeprefix("Input should be ")
-    )
+def _path(table: object, fault: Any) -> tuple[str, ...]:
+    """The keys that lead to what is wrong: pydantic names among them the kinds that a value may have."""
+    path = []
+    for part in fault["loc"]:
+        there = part in table if isinstance(table, Mapping) else isinstance(table, list | tuple) and isinstance(part, int)
+        if there:
+            table = table[part]  # type: ignore[index]
+        elif fault["type"] != "missing":
+            continue
+        path.append(str(part))
+    return tuple(path)
+
+
+def _explained(model: type[BaseModel], faults: Sequence[Any], table: object, where: str, count: int) -> ConfigError:
+    """Explain the faults of one key, of so many keys that have any."""
+    fault, path = faults[0], _path(table, faults[0])
+    kinds = ["a section with keys of its own" if f["type"] in ("model_type", "dict_type") else _told(f["msg"]) for f in faults]
+    allowed = ", or ".join(dict.fromkeys(kinds))
     section = f"{where}: [{'.'.join(path[:-1])}]" if len(path) > 1 else where
     if fault["type"] == "extra_forbidden":
         return unknown(section, path[-1], fault["input"], _fields(model, path[:-1]))
@@ -294,6 +306,10 @@ def _explained(model: type[BaseModel], fault: Any, where: str, count: int) -> Co
         f"{path[-1]} = {shortened(fault['input'])}: wrong value{more}", where=section, allowed=allowed,
         outputs=UNTOUCHED, todo="correct the value",
     )  # fmt: skip
+
+
+def _told(message: str) -> str:
+    return message.removeprefix("Input should be ").partition(", unable to")[0]
 
 
 def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:

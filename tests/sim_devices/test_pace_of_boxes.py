@@ -95,7 +95,7 @@ def described(path: Path, timing: object) -> object:
         ({"arm": "-1 ms"}, "arm"),
         ({"latency": "1 ms"}, "latency"),
         ({"up": "10 MHz"}, "data rate"),
-        ("slow", "typical"),
+        ("slow", "'typical', or a section with keys of its own"),
     ],
 )
 def test_a_timing_that_makes_no_sense_is_refused(timing: object, says: str) -> None:
