@@ -33,6 +33,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from peers import ONE_THREAD, Peer
 from recording import record
 from torch import nn
 
@@ -56,7 +57,6 @@ WIDTHS, BATCH, STEPS = (784, 1000, 1000, 10), 128, 20
 GIVEN_BACK = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 17)
 }  # what is freed leaves the process: else the allocator's hoard is measured
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def peers() -> Path:
@@ -72,33 +72,6 @@ def peers() -> Path:
         subprocess.run(pip, check=True)
         (PEERS / "ready").touch()
     return python
-
-
-class Peer:
-    """A child that takes steps when asked."""
-
-    def __init__(self, *arguments: str) -> None:
-        command = [str(peers()), str(HERE / "spiking_peers.py"), *arguments]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env={**os.environ, **ONE_THREAD},
-        )  # fmt: skip
-
-    def __call__(self, count: int) -> float:
-        """Seconds per step."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{count}\n")
-        self._process.stdin.flush()
-        return float(self._process.stdout.readline())
-
-    def __enter__(self) -> Peer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
 
 
 def spiking_network(seed: int = 0) -> Network:
@@ -133,12 +106,15 @@ def spiking(rounds: int) -> dict[str, float]:
         for way, suffix in (("repeated", ""), ("once", "_first_layer_once"))
     }
     with ExitStack() as stack:
-        children = {name: stack.enter_context(Peer(peer, *shape, way)) for name, (peer, way) in names.items()}
+        children = {
+            name: stack.enter_context(Peer("spiking_peers.py", peer, *shape, way, python=peers()))
+            for name, (peer, way) in names.items()
+        }
         ratios: dict[str, list[float]] = {name: [] for name in names}
         for number in range(rounds + 1):  # the first warms up
             ours = timed(lambda: learner.step(net, x, label, generator(0, 0, "step")), 2)
             for name, child in children.items():
-                ratio = child(2) / ours
+                ratio = child.ask(2) / ours
                 if number:
                     ratios[name].append(ratio)
     return {name: statistics.median(values) for name, values in ratios.items()}

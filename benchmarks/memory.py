@@ -32,7 +32,6 @@ count.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import statistics
@@ -41,14 +40,14 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import deep_reservoir
 import numpy as np
 import torch
-from learners import ONE_THREAD
+from peers import Peer
 from recording import record
 from torch import Tensor
 
@@ -233,30 +232,6 @@ def peer_python() -> Path:
     return python
 
 
-@contextlib.contextmanager
-def peer(python: Path, nodes: int) -> Iterator[Callable[[int], float]]:
-    """A reservoir of reservoirpy in a process of its own: steps -> seconds."""
-    process = subprocess.Popen(
-        [str(python), str(HERE / "memory_peer.py"), str(nodes)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True, env={**os.environ, **ONE_THREAD, "PYTHONPATH": ""},
-    )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
-
-    def seconds(steps: int) -> float:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(f"{steps}\n")
-        process.stdin.flush()
-        return float(process.stdout.readline())
-
-    try:
-        yield seconds
-    finally:
-        process.stdin.close()
-        process.wait()
-
-
 def loop_seconds(device: Simulated, drive: Tensor) -> float:
     device.reset()
     start = time.process_time()
@@ -275,9 +250,9 @@ def speed(python: Path, nodes: int, rounds: int) -> dict[str, float]:
         for batch in (1, 32, 128)
         for hertz in (0.0, 2e6)
     }
-    with peer(python, nodes) as seconds:
+    with Peer("memory_peer.py", nodes, python=python) as child:
         for number in range(rounds + 1):
-            theirs = nodes * 4000 / seconds(4000)
+            theirs = nodes * 4000 / child.ask(4000)
             for name, (device, batch) in cases.items():
                 drive = torch.rand(steps, batch, nodes, generator=generator(0, number, "drive"))
                 ratios.setdefault(name, []).append(nodes * steps * batch / loop_seconds(device, drive) / theirs)

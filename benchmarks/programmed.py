@@ -23,17 +23,19 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from recording import record
+from torch import Tensor
 
 from hil.build.training import built
 from hil.config.experiment import read_experiment
 from hil.training.loop import evaluate, train
 from hil.training.session import load_best
+from hil.training.state import Training
 
 FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 STAYS = ("params.lr=1e-12",)  # of the optimiser's group: the voltages it begins with
@@ -61,7 +63,9 @@ CONDUCTANCES: dict[str, Sequence[str]] = {
     "10 %, verified": (*ROUGH, "params.tolerance=0.03", "params.tries=10"),
     "3 %, conductances stay": ("params.lr=0",),
 }
+HEAD = ("| task | arm | accuracy, mean ± std; worst | passes | writes | read back | missed |", "|---|---|---|---|---|---|---|")
 Arms = dict[str, Sequence[str]]
+Weights = Mapping[str, Tensor]
 PARTS: dict[str, dict[str, tuple[Path, int | None, Arms]]] = {  # tasks: file, epochs unless it or the arm says so, arms
     "dopants": {
         "xor": (FOLDER / "dopant_xor.toml", 60, VOLTAGES),
@@ -81,8 +85,6 @@ TITLES = {
     "digits": "What is programmed is trained: microrings and a phase mask",
     "crossbar": "What is programmed is trained: conductances of a crossbar, with and without verified writes",
 }
-
-
 MOVED: Arms = {
     "3 %": ("device.noise=0.03",),
     "3 %, verified": ("device.noise=0.03", *VERIFIED),
@@ -108,13 +110,40 @@ def run(file: Path, arm: Sequence[str], specimen: int, epochs: int | None, quick
     under = [f"device.base.specimen={specimen}"] if "crossbar" in file.name else []
     long = [] if epochs is None else [f"train.epochs={epochs}"]
     with built(read_experiment(file, [*long, *arm, *more, *under])) as made:
-        training = made.training
-        for _ in train(training):
-            pass
-        passes, writes, verified = training.device_passes, training.device_writes, training.device_verified
-        load_best(training)
-        score, _ = evaluate(training.net, training.learner, training.data.test, None, training.task)
-    return Found(score["accuracy"], passes, writes, verified["reads"], verified["missed"])
+        return scored(made.training)
+
+
+def trained(training: Training) -> Weights:
+    """Train; return the best weights by validation, which the network then has."""
+    for _ in train(training):
+        pass
+    load_best(training)
+    return {name: value.clone() for name, value in training.net.state_dict().items()}
+
+
+def scored(training: Training) -> Found:
+    """Train and test. Costs are those of the training."""
+    trained(training)
+    spent = costs(training)
+    return Found(accuracy(training), *spent)
+
+
+def tested(training: Training, weights: Weights) -> Found:
+    """Test these weights without training. Costs are those of the test."""
+    before = costs(training)
+    training.net.load_state_dict(weights)
+    score = accuracy(training)
+    return Found(score, *(after - begun for after, begun in zip(costs(training), before, strict=True)))
+
+
+def costs(training: Training) -> tuple[int, int, int, int]:
+    """Return what was spent so far, in the order of Found."""
+    verified = training.device_verified
+    return training.device_passes, training.device_writes, verified["reads"], verified["missed"]
+
+
+def accuracy(training: Training) -> float:
+    return evaluate(training.net, training.learner, training.data.test, None, training.task)[0]["accuracy"]
 
 
 def moved(specimen: int, epochs: int) -> dict[str, Found]:
@@ -125,20 +154,11 @@ def moved(specimen: int, epochs: int) -> dict[str, Found]:
         "train.threads=1", *arms["exact"],
     )  # fmt: skip
     with built(read_experiment(file, more)) as made:
-        for _ in train(made.training):
-            pass
-        load_best(made.training)
-        weights = {name: value.clone() for name, value in made.training.net.state_dict().items()}
+        weights = trained(made.training)
     found = {}
     for arm, settings in MOVED.items():
         with built(read_experiment(file, [*more, *settings])) as made:
-            training, (device,) = made.training, made.training.devices
-            begun = training.device_writes, training.device_verified
-            training.net.load_state_dict(weights)
-            score, _ = evaluate(training.net, training.learner, training.data.test, None, training.task)
-            spent = {name: count - begun[1][name] for name, count in training.device_verified.items()}
-            writes = training.device_writes - begun[0]
-            found[arm] = Found(score["accuracy"], device.count.passes, writes, spent["reads"], spent["missed"])
+            found[arm] = tested(made.training, weights)
             print(f"moved, {arm}, specimen {specimen}: {found[arm]}", flush=True)
     return found
 
@@ -162,9 +182,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     specimens = 1 if given.quick else given.specimens
-    lines = [
-        "| task | arm | accuracy, mean ± std; worst | passes | writes | read back | missed |", "|---|---|---|---|---|---|---|"
-    ]  # fmt: skip
+    lines = list(HEAD)
     for task, (file, epochs, arms) in PARTS[given.part].items():
         if given.tasks and task not in given.tasks:
             continue

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
+from programmed import HEAD, Found, accuracy, line_of, scored, tested, trained
 from recording import record
 from torch import Tensor
 
@@ -28,9 +28,6 @@ from calibration.mesh.clements import MeshLayout
 from calibration.mesh.fit import MeshModel
 from hil.build.training import Built, built
 from hil.config.experiment import read_experiment
-from hil.training.loop import evaluate, train
-from hil.training.session import load_best
-from hil.training.state import Training
 from sim_devices.mzi_mesh import MZIMesh
 
 FOLDER = Path(__file__).resolve().parent.parent / "experiments"
@@ -39,29 +36,15 @@ ERRORS = ("crosstalk", "coupler_rad", "gain_spread", "mzi_loss_db", "noise")
 IDEAL = tuple(f"device.{name}=0.0" for name in ERRORS)
 SMALL = ("device.modes=8", "decode.zero=1e-5", "decode.scale=1e-5")
 SIZE: list[str] = []
-STAYS = ("params.lr=1e-12",)
+STAYS = ("params.lr=0",)
 PARAMS = "layers.0.params"
 SPSA_EPOCHS = 4 / 3  # 40 to 30
-Weights = Mapping[str, Tensor]
-Line = tuple[str, float, int, int]
-"""Name of the weights, accuracy, node evaluations, writes."""
+Line = tuple[str, Found]
 
 
 def opened(specimen: int, epochs: int, *more: str, rule: str = "pat") -> AbstractContextManager[Built]:
     fixed = (f"device.specimen={specimen}", f"seed={specimen}", f"train.epochs={epochs}", "train.threads=1", *SIZE)
     return built(read_experiment(FILES[rule], [*fixed, *more]))
-
-
-def trained(training: Training) -> Weights:
-    """The best weights by validation."""
-    for _ in train(training):
-        pass
-    load_best(training)
-    return {name: value.clone() for name, value in training.net.state_dict().items()}
-
-
-def accuracy(training: Training) -> float:
-    return evaluate(training.net, training.learner, training.data.test, None, training.task)[0]["accuracy"]
 
 
 def programmings(chip: MZIMesh, ideal: MZIMesh, params: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -77,55 +60,34 @@ def programmings(chip: MZIMesh, ideal: MZIMesh, params: Tensor) -> Iterator[tupl
 
 
 def ideal_lines(specimen: int, epochs: int) -> Iterator[Line]:
-    """What an ideal model computes, in itself and on the chip."""
+    """Train an ideal model; test its weights in itself, then programmed on the chip in each way."""
     with opened(specimen, epochs, *IDEAL) as made:
         weights, ideal = trained(made.training), made.node.twin
-        yield "ideal model, in itself", accuracy(made.training), 0, 0
+        yield "ideal model, in itself", Found(accuracy(made.training), 0, 0, 0, 0)
     assert isinstance(ideal, MZIMesh)
     with opened(specimen, epochs) as made:
         chip, training = made.node.twin, made.training
         assert isinstance(chip, MZIMesh)
         ways = list(programmings(chip, ideal, weights[PARAMS]))
         for name, params in ways:
-            training.net.load_state_dict({**weights, PARAMS: params})
-            before = training.device_passes, training.device_writes
-            score = accuracy(training)
-            yield f"ideal model, {name}", score, training.device_passes - before[0], training.device_writes - before[1]
+            yield f"ideal model, {name}", tested(training, {**weights, PARAMS: params})
     with opened(specimen, max(1, epochs // 3), *STAYS) as made:
         made.training.net.load_state_dict({**weights, PARAMS: ways[-1][1]})
-        yield "the last, readout fitted", *scored(made.training)
+        yield "the last, readout fitted", scored(made.training)
 
 
 def pat_lines(specimen: int, epochs: int) -> Iterator[Line]:
     for name, more in (("PAT in the loop", ()), ("PAT, heaters stay as drawn", STAYS)):
         with opened(specimen, epochs, *more) as made:
-            yield name, *scored(made.training)
+            yield name, scored(made.training)
 
 
 def spsa_lines(specimen: int, epochs: int) -> Iterator[Line]:
     with opened(specimen, round(epochs * SPSA_EPOCHS), rule="spsa") as made:
-        yield "SPSA in the loop", *scored(made.training)
+        yield "SPSA in the loop", scored(made.training)
 
 
 PARTS = {"ideal": ideal_lines, "pat": pat_lines, "spsa": spsa_lines}
-
-
-def scored(training: Training) -> tuple[float, int, int]:
-    trained(training)
-    spent = training.device_passes, training.device_writes
-    return accuracy(training), *spent
-
-
-def table(found: Sequence[Mapping[str, tuple[float, int, int]]]) -> list[str]:
-    rows = ["| weights | accuracy, mean ± std; worst | passes | writes, mean |", "|---|---|---|---|"]
-    for name in found[0]:
-        scores, passes, writes = zip(*(one[name] for one in found), strict=True)
-        spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
-        rows.append(
-            f"| {name} | {statistics.mean(scores):.4f} ± {spread:.4f}; {min(scores):.4f} | {passes[0]:,} | "
-            f"{statistics.mean(writes):,.0f} |"
-        )
-    return rows
 
 
 def main() -> None:
@@ -139,18 +101,17 @@ def main() -> None:
     SIZE.extend(SMALL if given.modes == 8 else ())
     torch.set_num_threads(1)
     specimens, epochs = ([0], 2) if given.quick else (given.specimens, 30)
-    found = []
-    for specimen in specimens:
-        found.append({name: tuple(rest) for name, *rest in shown(specimen, epochs, given.parts)})
-    print("\n".join(table(found)))
+    found = [dict(shown(specimen, epochs, given.parts)) for specimen in specimens]
+    lines = [*HEAD, *(line_of(f"{given.modes} waveguides", name, [one[name] for one in found]) for name in found[0])]
+    print("\n".join(lines))
     if given.record:
-        record("Heaters of a mesh, trained in the loop or programmed", table(found))
+        record("Heaters of a mesh, trained in the loop or programmed", lines)
 
 
 def shown(specimen: int, epochs: int, parts: Sequence[str]) -> Iterator[Line]:
     for part in parts:
         for line in PARTS[part](specimen, epochs):
-            print(json.dumps([specimen, *line]), flush=True)
+            print(json.dumps([specimen, line[0], *line[1]]), flush=True)
             yield line
 
 

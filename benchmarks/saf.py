@@ -32,7 +32,8 @@ from typing import Any
 
 import torch
 from jobs import ROOT
-from learners import GIVEN_BACK, ONE_THREAD, status_kb
+from learners import GIVEN_BACK, status_kb
+from peers import ONE_THREAD
 from recording import record
 from safetensors.torch import load_file, save_file
 from torch import Tensor

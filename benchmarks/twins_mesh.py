@@ -1,56 +1,23 @@
 """The part "mesh" of benchmarks/twins.py: powers behind a mesh of interferometers and their gradient, beside neurophox.
 
 Its environment: `python -m venv peer`, `peer/bin/pip install torch==2.13.0 numpy scipy matplotlib`, `peer/bin/pip install
---no-deps neurophox==0.1.0a4`; `--neurophox peer/bin/python`. Times are seconds of the processor, one thread, the median of
-several rounds in which both take turns.
+--no-deps neurophox==0.1.0a4`; `--neurophox peer/bin/python`. A ratio is that of the medians of the rounds.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
+from peers import Peer
 
 from sim_devices.mzi_mesh import MZIMesh
 
-HERE = Path(__file__).resolve().parent
 ROUNDS = 5
 BATCH = 32
-
-
-class Peer:
-    """A simulator at work in its own process: a line of JSON to it, a line back.
-
-    Args:
-        python: of its environment.
-        script: of this folder.
-        arguments: of that script.
-    """
-
-    def __init__(self, python: str, script: str, *arguments: object) -> None:
-        command = [python, str(HERE / script), *map(str, arguments)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ask(self, **question: object) -> dict[str, float]:
-        """Return its answer. Raises: RuntimeError: it ended."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(json.dumps(question), file=self._process.stdin, flush=True)
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the peer ended with {self._process.wait()}")
-        found: dict[str, float] = json.loads(line)
-        return found
-
-    def close(self) -> None:
-        """End it."""
-        self._process.communicate(timeout=60)
 
 
 def seconds(act: Callable[[], object], times: int) -> float:
@@ -70,16 +37,15 @@ def mesh(python: str, modes: Sequence[int]) -> tuple[dict[str, float], list[str]
     ratios: dict[str, float] = {}
     lines = ["| N | what | hil, ms | neurophox, ms | ratio |", "|---|---|---|---|---|"]
     for count in modes:
-        peer = Peer(python, "mesh_peer.py", count, BATCH)
         own = Own(count)
         found: dict[str, tuple[list[float], list[float]]] = {"forward": ([], []), "forward and gradient": ([], [])}
-        for _ in range(ROUNDS):
-            for what, (mine, theirs) in found.items():
-                gradient = what != "forward"
-                mine.append(seconds(own.gradient if gradient else own.forward, 20))
-                theirs.append(peer.ask(times=20, gradient=gradient)["s"])
-        light = peer.ask(times=1, gradient=False)["power"] / own.power
-        peer.close()
+        with Peer("twins_mesh_peer.py", count, BATCH, python=python) as peer:
+            for _ in range(ROUNDS):
+                for what, (mine, theirs) in found.items():
+                    gradient = what != "forward"
+                    mine.append(seconds(own.gradient if gradient else own.forward, 20))
+                    theirs.append(peer.ask({"times": 20, "gradient": gradient})["s"])
+            light = peer.ask({"times": 1, "gradient": False})["power"] / own.power
         assert math.isclose(light, 1.0, rel_tol=1e-4), f"the peer loses light: {light}"
         for what, pair in found.items():
             hil_s, peer_s = map(statistics.median, pair)

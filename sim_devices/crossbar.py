@@ -13,7 +13,7 @@ end. So (k, c) and (k, c') share min(c, c') segments of a row, and (k, c) and (k
     fast      W_kc = G_kc / ( 1 + r sum_c' min(c, c') G_kc' ) / ( 1 + r sum_k' (N + 1 - max(k, k')) G_k'c )
 
 "fast" takes the voltage of all cells that share a wire for that of the cell itself. Where r is so small that the wires take a
-share d of the voltage, it is off by about d squared; benchmarks/RESULTS.md has its error against "solved".
+share d of the voltage, it is off by less than d squared; benchmarks/RESULTS.md has its error against "solved".
 
 Parameters: conductances, row by row, in S; or, with `siemens_per_v`, the voltage of each cell's select gate, which bounds the
 current that sets it: G = g_min + siemens_per_v V. What writing adds to that, another twin says: sim_devices/written.py.
@@ -50,21 +50,21 @@ class Crossbar(nn.Module):
     """A node of K drives in V and L readings in A, programmed by 2 K L conductances; nothing programmed: as it was formed.
 
     Args:
-        rows: K.
-        outputs: L, two columns each.
-        specimen: which one of the wafer.
-        g_min_siemens, g_max_siemens: between which a cell is set.
-        siemens_per_v: conductance of a cell for a V at its select gate; 0: parameters are conductances.
+        rows: number K of rows.
+        outputs: number L of readings, two columns each.
+        specimen: number of the chip, by which all that is hidden is drawn.
+        g_min_siemens, g_max_siemens: limits of the conductance that a cell is set to.
+        siemens_per_v: conductance that a cell gains for a V at its select gate; 0: parameters are conductances.
         read_v: largest voltage of a row, either way.
         range_a: largest reading, either way; 0: that of a full row voltage on sqrt(K) cells at g_max and none at g_min.
-        dac_bits, adc_bits: of the converters; 0: they do not round.
-        wire_ohm: r, of a row or a column from one cell to the next.
-        wires: how the voltage that they take is found; "solved" for up to 4,096 cells.
+        dac_bits, adc_bits: resolution of the converters of inputs and outputs; 0: they do not round.
+        wire_ohm: resistance r of a row or a column from one cell to the next.
+        wires: how the voltage that the wires take is found; "solved" for up to 4,096 cells.
         noise_a, relative_noise: standard deviation of a reading, in A and as a share of it.
         noise: factor on both; 0 is none.
-        gain_spread: standard deviation of g.
-        formed: conductances before anything is programmed lie anywhere from g_min on, over this share of the range.
-        stuck: share of cells that are.
+        gain_spread: standard deviation of the gains g.
+        formed: share of the range, from g_min on, over which conductances lie before anything is programmed.
+        stuck: share of the cells that are stuck at g_min or g_max.
     """
 
     formed: Tensor
@@ -162,15 +162,12 @@ class Crossbar(nn.Module):
         """Currents for a V on each row, (K, L) in S: two columns a reading, behind wires and amplifiers; differentiable."""
         cells = self.conductances(params)
         if self.wire_ohm:
-            cells = (
-                fast(cells, self.wire_ohm * self.along, self.wire_ohm * self.down)
-                if self.wires == "fast"
-                else (solved(cells, self.wire_ohm * self.along, self.wire_ohm * self.down))
-            )
+            behind = fast if self.wires == "fast" else solved
+            cells = behind(cells, self.wire_ohm * self.along, self.wire_ohm * self.down)
         return (cells[:, ::2] - cells[:, 1::2]) * self.gains.to(cells)
 
     def _current(self, x: Tensor, params: Tensor | None) -> Tensor:
-        return x @ self.transfer(params).to(x)
+        return (x @ self.transfer(params).to(x)).clamp(-self.range_a, self.range_a)
 
     def settled(self, x: Tensor, params: Tensor) -> Tensor:
         """Noiseless reading in A, (batch, L), before it is rounded; differentiable in both.
@@ -179,11 +176,11 @@ class Crossbar(nn.Module):
             x: (batch, K) in V.
             params: (2 K L,), as of the port.
         """
-        return self._current(x, params).clamp(-self.range_a, self.range_a)
+        return self._current(x, params)
 
     def ideal(self, x: Tensor) -> Tensor:
         """The same with nothing programmed; differentiable in x."""
-        return self._current(x, None).clamp(-self.range_a, self.range_a)
+        return self._current(x, None)
 
     def rest(self, batch: int, rng: torch.Generator) -> State:
         """Return no state: what the cells hold is a parameter."""

@@ -1,7 +1,7 @@
 """A bank of microring weights: N wavelengths in, M balanced photodiodes out, a ring with a heater for each of M N weights.
 
     d_mkj = s (j - k) + cold_mk - shift_mk + drift       detuning of laser j from ring k of bank m, in half linewidths
-    shift = C V^2                                        C_kk of the ring's own heater, C_kl crosstalk of the others'
+    shift = C V^2                                        C: sim_devices/heaters.py; banks lie 2 pitches apart
     T_mj  = prod_k ( 1 - D / (1 + d_mkj^2) )             what of wavelength j goes through bank m; the rest is dropped
     w_mj  = loss (1 - T_mj) - T_mj                       -1: all through. near 1: all dropped
     y_m   = R P / M sum_j x_j w_mj + noise               hypot(noise_a, relative_noise y)
@@ -9,8 +9,6 @@
 Cold rings lie `cold` half linewidths blue of their lasers, and heat moves them red: past its resonance a weight falls again. A
 ring also drops of its neighbours' wavelengths, and all heat each other, so no weight can be set alone.
 calibration/rings/lock.py finds each resonance.
-
-    C_kl = C_kk crosstalk exp( (1 - r_kl) / reach ) (1 + 0.2 n)      r in pitches; banks lie 2 pitches apart
 
 As published: add-drop rings, Lorentzian lines, balanced detection of drop and through, weights from -1 to 1, thermal crosstalk
 between rings, resonances that have to be found by a control. Made: the size of each number, one drift for all rings, and no
@@ -30,32 +28,33 @@ from torch import Tensor, nn
 from hil.device import Port, Spec
 from hil.seeding import generator
 from hil.settings import Count, NotNegative, Positive, Share
+from sim_devices.heaters import SPREAD_OWN, crosstalk_matrix
 from sim_devices.twin import State
 
-BANK_PITCH, SPREAD_OWN, SPREAD_CROSS = 2.0, 0.05, 0.2
+BANK_PITCH = 2.0  # in pitches of the rings
 
 
 class MicroringBank(nn.Module):
     """A node of N powers and M currents, programmed by M N heater voltages, bank by bank; at rest: 0 V each.
 
     Args:
-        channels: N.
-        banks: M.
-        specimen: which chip of the wafer.
-        spacing: s, of two wavelengths, in half linewidths.
-        cold: of a cold ring, in half linewidths, of a typical one.
-        cold_spread: standard deviation of it.
+        channels: number N of wavelengths, and of rings in a bank.
+        banks: number M of banks.
+        specimen: number of the chip, by which all that is hidden is drawn.
+        spacing: distance s of two neighbouring wavelengths, in half linewidths.
+        cold: detuning of a typical cold ring from its laser, in half linewidths.
+        cold_spread: standard deviation of that detuning.
         v_max_v: largest heater voltage.
-        range_widths: shift at that voltage, in half linewidths.
-        crosstalk: shift by a heater one pitch away, as a share of its own ring's.
-        reach: pitches in which it falls by e.
-        drop: D, what a ring drops of light at its resonance.
-        loss: what comes through of dropped light.
-        input_w: P, power of a full input.
-        responsivity_a_per_w: R.
+        range_widths: shift of a ring by its own heater at the largest voltage, in half linewidths.
+        crosstalk: shift by a heater one pitch away, as a share of the shift of that heater's own ring.
+        reach: pitches in which the crosstalk falls by e.
+        drop: share D of the light at its resonance that a ring drops.
+        loss: share of dropped light that arrives at its photodiode.
+        input_w: power P of a full input.
+        responsivity_a_per_w: responsivity R of the photodiodes.
         noise_a, relative_noise: standard deviation of a reading, in A and as a share of it.
         noise: factor on both; 0 is none.
-        drift_per_rt: random walk of all resonances, in half linewidths for the root of one reading.
+        drift_per_rt: step of the random walk of all resonances after one reading, in half linewidths.
     """
 
     cold: Tensor
@@ -92,10 +91,9 @@ class MicroringBank(nn.Module):
         normal = torch.randn(rings, rings + 2, generator=rng, dtype=torch.float64).clamp(-3, 3)
         bank, ring = (axis.flatten() for axis in torch.meshgrid(torch.arange(banks), torch.arange(channels), indexing="ij"))
         places = torch.stack([BANK_PITCH * bank, ring], 1).double()
-        leak = crosstalk * torch.exp((1 - torch.cdist(places, places)) / reach) * (1 + SPREAD_CROSS * normal[:, 2:])
         own = range_widths / v_max_v**2 * (1 + SPREAD_OWN * normal[:, 0])
         self.register_buffer("cold", (cold + cold_spread * normal[:, 1]).view(banks, channels), persistent=False)
-        self.register_buffer("matrix", leak.fill_diagonal_(1.0) * own, persistent=False)
+        self.register_buffer("matrix", crosstalk_matrix(own, places, crosstalk, reach, normal[:, 2:]), persistent=False)
         most = self.full_a * channels * 1.1 + 8 * noise * math.hypot(noise_a, relative_noise * self.full_a * channels)
         self._spec = Spec(
             inputs=Port("powers of the wavelengths", 0.0, 1.0, "1", channels),
@@ -143,8 +141,7 @@ class MicroringBank(nn.Module):
         if self.noise:
             normal = torch.randn(current.shape, generator=rng, device=x.device, dtype=x.dtype)
             spread = torch.hypot(torch.full_like(current, self.noise_a), self.relative_noise * current)
-            most = self._spec.outputs.shared_high
-            current = (current + self.noise * spread * normal).clamp(-most, most)
+            current = current + self.noise * spread * normal
         if self.drift_per_rt:
             walk = torch.randn(drift.shape, generator=rng, device=drift.device, dtype=drift.dtype)
             drift = drift + self.drift_per_rt * math.sqrt(max(len(x), 1)) * walk

@@ -9,7 +9,7 @@ column by column, from the top, theta before phi. Their phases, with p_j the hea
 
     phase_k = phase0_k + sum_j C_kj p_j         dp_j/dt = (q_j - p_j) / tau
     q_j = V_j^2 ( 1 + h V_j^2 / V_max^2 )       self-heating h
-    C_jj = pi / V_pi^2 (1 + 0.05 n_j)           C_kj = C_jj crosstalk exp((1 - d_kj) / reach) (1 + 0.2 n_kj)    d in pitches
+    C_jj = pi / V_pi^2 (1 + 0.05 n_j)           C_kj: sim_devices/heaters.py
 
 A waveguide at the edge that a column leaves out loses nothing there, so paths lose differently. After heaters were programmed
 settle_s passes, and row_s before each reading, row by row of a batch; the heat is the state, and a chip that was not programmed
@@ -23,7 +23,7 @@ Hidden in a specimen: phase0 uniform on the circle, coupler errors e, losses t, 
 numbers: what is unknown of it are matrices, which calibration/mesh/crosstalk.py finds for a mesh without losses t.
 
 Sources: Clements et al., Optica 3, 1460 (2016), arXiv:1603.08788 (the rectangle); Pai et al., IEEE JSTQE (2020) (errors);
-Bandyopadhyay, Hamerly & Englund, Optica 8, 1247 (2021) (couplers); Jacques et al., Opt. Express 27, 10456 (2019) (crosstalk);
+Bandyopadhyay, Hamerly & Englund, Optica 8, 1247 (2021) (couplers);
 Harris et al., Opt. Express 22, 10487 (2014) (a heater of 0.23 dB and 130 kHz: tau = 1.2 us, if it relaxes at one rate).
 """
 
@@ -38,10 +38,11 @@ from torch import Tensor, nn
 from hil.device import Port, Spec
 from hil.errors import ConfigError
 from hil.seeding import generator
+from sim_devices.heaters import SPREAD_OWN, crosstalk_matrix
 from sim_devices.twin import State
 
 COLUMN_PITCH, MODE_PITCH = 2.0, 1.0  # in heater pitches: phi and theta of a column lie one behind the other
-SPREAD_OWN, SPREAD_CROSS, SPREAD_LOSS = 0.05, 0.2, 0.1
+SPREAD_LOSS = 0.1
 SETTLED_RAD = 1e-7
 
 
@@ -60,10 +61,10 @@ class MZIMesh(nn.Module):
         gain_spread: that of the photodiodes' gains.
         input_w: power of a full I alone, in W.
         loss_db: L.
-        mzi_loss_db: l, of each interferometer.
-        thermal_s: tau; 0: heat is there at once.
+        mzi_loss_db: typical loss l of an interferometer.
+        thermal_s: time constant tau of the heat; 0: heat is there at once.
         settle_s: time between programming and the first reading.
-        row_s: time for a reading.
+        row_s: time that a reading takes.
         dark_w: of a photodiode.
         noise_w, relative_noise: standard deviation of a reading, in W and as a share of it.
         noise: factor on both; 0 is none.
@@ -129,9 +130,8 @@ class MZIMesh(nn.Module):
 
         turn = torch.rand(heaters, generator=generator(max(self.specimen, 0), 0, "mesh phase"), dtype=torch.float64)
         own = math.pi / self.v_pi_v**2 * (1 + SPREAD_OWN * normal("own", heaters).clamp(-3, 3))
-        leak = designed * self.crosstalk * torch.exp((1 - self._distances()) / self.reach)
-        leak = leak * (1 + SPREAD_CROSS * normal("cross", heaters, heaters).clamp(-3, 3))
-        matrix = (leak.fill_diagonal_(1.0)) * own
+        cross = normal("cross", heaters, heaters).clamp(-3, 3)
+        matrix = crosstalk_matrix(own, self._places(), designed * self.crosstalk, self.reach, cross)
         matrix[:, list(self.dead_heaters)] = 0.0
         lost_db = self.mzi_loss_db * (1 + SPREAD_LOSS * normal("loss", heaters // 2).clamp(min=-3))
         gains = 1 + self.gain_spread * normal("gain", self.modes).clamp(-3, 3)
@@ -145,14 +145,13 @@ class MZIMesh(nn.Module):
         ):
             self.register_buffer(name, values, persistent=False)
 
-    def _distances(self) -> Tensor:
-        """Return the distances between heaters, in pitches; 1 on the diagonal, where nobody asks."""
+    def _places(self) -> Tensor:
+        """Return the positions of the heaters (N (N - 1), 2), in pitches."""
         places = []
         for column, tops in enumerate(self._columns):
             for m in tops:
                 places += [(COLUMN_PITCH * column + 1, MODE_PITCH * m), (COLUMN_PITCH * column, MODE_PITCH * m)]
-        at = torch.tensor(places, dtype=torch.float64)
-        return torch.cdist(at, at).fill_diagonal_(1.0)
+        return torch.tensor(places, dtype=torch.float64)
 
     @property
     def spec(self) -> Spec:
@@ -245,7 +244,7 @@ class MZIMesh(nn.Module):
         return reading, state
 
     def _warming(self, heat: Tensor, aim: Tensor, waited_s: float, rows: int) -> tuple[Tensor, Tensor]:
-        """The matrix of all `rows`, or of each where the heat still moves, and the heat at the last one."""
+        """Return the matrix of all `rows`, or one for each row while the heat still moves, and the heat at the last row."""
         off = heat - aim
         phase, drifts = self.phase0 + self.matrix @ aim, self.matrix @ off
         left = [math.exp(-(waited_s + k * self.row_s) / self.thermal_s) if self.thermal_s else 0.0 for k in (1, rows)]
@@ -264,7 +263,7 @@ def _positive(**values: float) -> None:
 def _not_negative(**values: float) -> None:
     for name, value in values.items():
         if not 0 <= value < math.inf:
-            raise ConfigError(f"{name} is not negative", where="MZIMesh", got=f"{value}", allowed="0 or more, finite")
+            raise ConfigError(f"{name} must not be negative", where="MZIMesh", got=f"{value}", allowed="0 or more, finite")
 
 
 def _numbers(name: str, values: Sequence[int], count: int) -> None:

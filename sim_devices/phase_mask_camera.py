@@ -29,11 +29,11 @@ class PhaseMaskCamera(Scattering):
     """A node of K gray levels and M counts, programmed by K phases.
 
     Args:
-        macropixels, pixels: K and M, square numbers.
-        specimen: which modulator, medium and camera.
-        zero_order: z, share of the light.
-        memory_frames: tau; 0: the medium stands still.
-        full_well: electrons of a pixel.
+        macropixels, pixels: numbers K and M of the modulator and the camera, square numbers.
+        specimen: number of the set-up, by which modulator, medium and camera are drawn.
+        zero_order: share z of the light that the modulator does not turn.
+        memory_frames: frames tau in which the field decorrelates by e; 0: the medium stands still.
+        full_well: electrons that a pixel holds.
         noise: factor on the noise amplitude; 0 is none.
         quantised: gray levels and counts are whole numbers.
     """

@@ -102,7 +102,7 @@ class Scattering(nn.Module):
         ):
             if not allowed:
                 raise ConfigError(
-                    f"{name} makes no sense", where="Scattering", got=str(value),
+                    f"{name} makes no sense", where=type(self).__name__, got=str(value),
                     allowed="square numbers of 4 or more, positive constants, numbers of pixels that there are",
                 )  # fmt: skip
         self._fabricate()

@@ -47,18 +47,18 @@ class Written(nn.Module):
 
     Args:
         of, base: the twin underneath, "module:Class", and its settings.
-        specimen: which one of the wafer, of what differs from channel to channel.
-        bits: of the levels that a write aims at; 0: any level.
-        up, down: share of the way that a write makes.
+        specimen: number of the chip, by which what differs from channel to channel is drawn.
+        bits: resolution of the levels that a write aims at; 0: any level.
+        up, down: share of the way to its aim that a write makes, up and down.
         spread: standard deviation of that share from channel to channel, as a share of it.
         noise: standard deviation of a write, as a share of the range.
-        relative_noise: the same as a share of the way.
-        drift: nu, the exponent; 0: nothing drifts.
-        drift_spread: standard deviation of it from channel to channel, as a share of it.
+        relative_noise: standard deviation of a write, as a share of the way.
+        drift: exponent nu of the drift; 0: nothing drifts.
+        drift_spread: standard deviation of the exponent from channel to channel, as a share of it.
         t0_s: time after a write at which its drift begins to show.
-        reading_s: time of a row.
+        reading_s: time that a row of a batch takes.
         endurance: writes that a channel bears; 0: any number.
-        endurance_spread: standard deviation of its logarithm.
+        endurance_spread: standard deviation of the logarithm of the endurance.
         worn: what a worn channel holds: what it held, or a limit.
         read_noise: standard deviation of a level that is read back, as a share of the range.
     """
@@ -120,7 +120,7 @@ class Written(nn.Module):
         return self._given
 
     def unknowns(self) -> Mapping[str, Unknown]:
-        """What calibration/crossbar/writes.py finds of a specimen."""
+        """Return the settings that calibration/crossbar/writes.py finds of a specimen."""
         share = {name: Unknown(0.05, 2.0, 0.2, seen=False) for name in ("up", "down")}
         return {**share, "noise": Unknown(0.0, 0.5, 0.02, seen=False)}
 
@@ -183,12 +183,12 @@ class Written(nn.Module):
         share = torch.where(way > 0, self.up, self.down) * self.gains.to(level)
         spread = torch.hypot(self.noise * (high - low) * torch.ones_like(way), self.relative_noise * way)
         normal = torch.randn(way.shape, generator=rng, device=way.device, dtype=way.dtype)
-        made = (now + share * way + spread * normal).clamp(low, high)
+        after = (now + share * way + spread * normal).clamp(low, high)
         if self.endurance:
             tired = writes >= self.endurances.to(level)
-            made = torch.where(tired, {"stays": now, "low": low, "high": high}[self.worn], made)
+            after = torch.where(tired, {"stays": now, "low": low, "high": high}[self.worn], after)
         since = torch.where(which, torch.zeros_like(rows), rows)
-        return torch.where(which, wanted, asked), torch.where(which, made, level), since, writes + which, *state[OWN:]
+        return torch.where(which, wanted, asked), torch.where(which, after, level), since, writes + which, *state[OWN:]
 
     def held(self, state: State, rng: torch.Generator) -> Tensor:
         """Return what the channels hold (P,), as it is read back."""

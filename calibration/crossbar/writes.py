@@ -27,7 +27,6 @@ from torch import Tensor
 from calibration.sequence import Found, Procedure, Subject
 from calibration.step import Estimate, Problem, Step
 from hil.device import Device, program
-from hil.port import each
 from hil.seeding import generator
 
 WRITES, TWIN, CHECK = "writes", "twin", "honesty"  # "honesty": as certificates call the step
@@ -50,14 +49,11 @@ class Cells:
 
     Args:
         rows, outputs: K and L.
-        low, high: of the levels, (2 K L,) float64.
     """
 
     device: Device
     rows: int
     outputs: int
-    low: Tensor
-    high: Tensor
 
     @classmethod
     def of(cls, device: Device) -> Cells | None:
@@ -66,10 +62,7 @@ class Cells:
         rows, outputs = spec.inputs.size or 0, spec.outputs.size or 0
         if spec.params is None or spec.temporal or spec.params.size != 2 * rows * outputs:
             return None
-        low, high = (
-            torch.tensor(each(end, spec.params.size), dtype=torch.float64) for end in (spec.params.low, spec.params.high)
-        )
-        return cls(device, rows, outputs, low, high)
+        return cls(device, rows, outputs)
 
     def read(self) -> tuple[Tensor, Tensor]:
         """Pairs (K, L) in S, and the standard deviation of each."""
@@ -102,10 +95,9 @@ class Cells:
 
     def write(self, share: Tensor) -> None:
         """Program shares of the range, (K, L, 2)."""
-        levels = torch.lerp(self.low, self.high, share.flatten().double()).float()
         port = self.device.spec.params
         assert port is not None  # `of` saw to it
-        program(self.device, levels.clamp(*port.bounds(levels)))
+        program(self.device, port.within(share.flatten().float()))
 
 
 def writes(subject: Subject, found: Found) -> Step:
@@ -135,7 +127,7 @@ def writes(subject: Subject, found: Found) -> Step:
 
 
 def twin(subject: Subject, found: Found) -> Step:
-    """What the step "writes" found, under the names of the settings of sim_devices/written.py."""
+    """Hand on what the step "writes" found as the settings of the twin of writes that are named so."""
     known = {} if subject.nominal is None else subject.nominal.settings()
     seen = {name: found[WRITES].estimates[name] for name in ("up", "down", "noise")}
     missing = [name for name in seen if name not in known]
@@ -148,7 +140,7 @@ def twin(subject: Subject, found: Found) -> Step:
 
 
 def check(subject: Subject, found: Found) -> Step:
-    """Hold what the twin says of writes against others. Figures in A, of a row at its high end; raw: pairs, foretold."""
+    """Compare writes that were not fitted with what the twin says of them. Figures in A, a row high; raw: pairs, foretold."""
     cells, seen = Cells.of(subject.device), found[WRITES]
     assert cells is not None  # that step would not be good
     levels = _drawn(HELD_OUT, cells, generator(subject.seed, 1, "writes"))
@@ -229,16 +221,17 @@ def _problems(fits: list[_Fit], moves: Tensor, cells: Cells) -> tuple[list[Probl
     problems, good = [], []
     for (half, k, n), fit, moved in zip(_every(cells), fits, moves.tolist(), strict=True):
         name = f"cell {2 * n + half + 1} of row {k + 1}"
+        well = fit.noise <= MOST_NOISE and min(fit.up, fit.down) >= LEAST_SHARE
         if not moved:
             problems.append(Problem(
                 "stuck", f"{name} moves no output", f"{fit.swing:.2g} S over its range", "leave it out, or form it again"
             ))  # fmt: skip
-        elif fit.noise > MOST_NOISE or min(fit.up, fit.down) < LEAST_SHARE:
+        elif not well:
             problems.append(Problem(
                 "writes", f"{name} does not come where it is told", f"up {fit.up:.2f}, down {fit.down:.2f}, noise "
                 f"{100 * fit.noise:.2g} % of its range", "verify what is programmed: tolerance in [params]",
             ))  # fmt: skip
-        good.append(moved and fit.noise <= MOST_NOISE)
+        good.append(moved and well)
     return problems, tuple(good)
 
 

@@ -33,7 +33,8 @@ from calibration.mesh.clements import MeshLayout, unitary
 from calibration.mesh.phase_reading import Equations, misfit, normal_equations, powers, probes
 
 CROSS_SHARE, CURVATURE, COUPLER_RAD = 0.1, 0.1, 0.03
-TOLERANCE, MOST_ITERATIONS, LEAST_DAMPING = 1e-2, 200, 1e-5  # of conjugate gradients
+TOLERANCE, MOST_ITERATIONS = 1e-2, 200  # of conjugate gradients
+LEAST_DAMPING = 1e-5
 DRAWS = 16
 WORST_CONDITION = 1e4  # beyond it the inverse of C is damped
 
@@ -139,7 +140,7 @@ def fit(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, rounds
     for _ in range(rounds):
         equations, pull = _linear(model, share, measured, sigma)
         while True:
-            tried = _moved(model, equations.solved(pull, damping)[:, 0])
+            tried = _moved(model, equations.solved(pull, damping)[0][:, 0])  # one that is not exact is judged by its cost
             now = _cost(tried, share, measured, sigma)
             if now <= cost or damping > 1e6:
                 break
@@ -153,14 +154,26 @@ def fit(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, rounds
 
 
 def assessed(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, rng: torch.Generator) -> Fitted:
-    """Return the model with the uncertainties of the fit; `rng` draws the noise that they are found by."""
+    """Return the model with the uncertainties of the fit, infinite if the gradients do not converge.
+
+    Args:
+        model: the fitted one.
+        share: (R, K), squared voltages as shares of the largest.
+        measured: (R, N^2, N), in units of a full input.
+        sigma: (R, N^2, N), of `measured`.
+        rng: draws the noise that the uncertainties are found by.
+    """
     k = model.layout.heaters
     equations, pulls = _linear(model, share, measured, sigma, DRAWS, rng)
     drawn = pulls[:, 1:] + (equations.prior.sqrt()[:, None]) * torch.randn(len(pulls), DRAWS, generator=rng, dtype=pulls.dtype)
-    found = equations.solved(drawn, 0.0)[: k * (k + 1)].square().mean(1).view(k, k + 1)
+    solution, near = equations.solved(drawn, 0.0)
+    found = solution[: k * (k + 1)].square().mean(1).view(k, k + 1)
     unknowns = min(k * (k + 3), measured.numel() - 1)
     chi2 = float(misfit(model.layout, probes(model.layout.modes), measured, sigma, model.phases(share), model.couplers).sum())
-    return Fitted(model, _smoothed(found[:, 1:]).sqrt(), found[:, 0].sqrt(), chi2 / (measured.numel() - unknowns))
+    spread, offset_spread = _smoothed(found[:, 1:]).sqrt(), found[:, 0].sqrt()
+    if not near:
+        spread, offset_spread = (torch.full_like(values, math.inf) for values in (spread, offset_spread))
+    return Fitted(model, spread, offset_spread, chi2 / (measured.numel() - unknowns))
 
 
 def _smoothed(found: Tensor) -> Tensor:
@@ -194,7 +207,7 @@ def _cost(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor) -> f
 
 @dataclass(frozen=True, slots=True)
 class _Linear:
-    """H of (offset and C row by row, q, couplers), as what it does to vectors (n, S), S side by side.
+    """Matrix H of the unknowns (offset and C row by row, q, couplers), known by its product with S vectors (n, S).
 
     Args:
         found: the equations of every setting.
@@ -229,22 +242,22 @@ class _Linear:
         back = (found.border.mT @ small).sum(0).to(v) + found.edge @ couplers
         return self.pulled(turned.to(v), back) + self.prior[:, None] * v
 
-    def solved(self, b: Tensor, damping: float) -> Tensor:
-        """(H + damping diag H)^-1 b, (n, S), to TOLERANCE of each b."""
+    def solved(self, b: Tensor, damping: float) -> tuple[Tensor, bool]:
+        """Return (H + damping diag H)^-1 b, (n, S), and whether it is there to TOLERANCE of each b."""
         held, near = damping * self._diagonal()[:, None], self._preconditioner(damping)
         x, r = torch.zeros_like(b), b.clone()
         z = near(r)
         p, size, least = z.clone(), (r * z).sum(0), TOLERANCE * b.norm(dim=0)
         for _ in range(MOST_ITERATIONS):
             if bool((r.norm(dim=0) <= least).all()):
-                break
+                return x, True
             turned = self.times(p) + held * p
             step = size / (p * turned).sum(0).clamp(min=1e-300)
             x, r = x + step * p, r - step * turned
             z = near(r)
             before, size = size, (r * z).sum(0)
             p = z + size / before.clamp(min=1e-300) * p
-        return x
+        return x, bool((r.norm(dim=0) <= least).all())
 
     def _diagonal(self) -> Tensor:
         own = self.found.normal.diagonal(dim1=1, dim2=2).to(self.drive)
@@ -291,7 +304,7 @@ def _factor(matrix: Tensor, damping: float, extra: float | Tensor) -> Tensor:
 def _linear(
     model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, draws: int = 0, rng: torch.Generator | None = None
 ) -> tuple[_Linear, Tensor]:
-    """H, and what pulls the unknowns (n, 1 + draws): the residuals and priors, and draws of noise, without priors."""
+    """Return H and J'r (n, 1 + draws): of the residuals, priors included, and of draws of noise, without priors."""
     light, phases = probes(model.layout.modes), model.phases(share)
     found = normal_equations(
         model.layout, light, measured, sigma, phases, model.couplers, precision=torch.float32, draws=draws, rng=rng

@@ -120,7 +120,7 @@ def misfit(layout: MeshLayout, light: Tensor, measured: Tensor, sigma: Tensor, p
 
 
 class Equations(NamedTuple):
-    """Of phases and couplers, for each setting.
+    """Normal equations of phases and couplers.
 
     Args:
         normal: J'J of the phases, (R, K, K).

@@ -6,7 +6,8 @@
 
 Rings with the same number in their banks are stepped at once, since each bank has its own photodiode.
 
-The Device: N inputs, M readings, M N heaters, bank by bank. A ring whose reading has no maximum in its range is "dark".
+The Device: N inputs, M readings, M N heaters, bank by bank. A ring whose reading has no maximum in its range is "dark", one
+that the last round still moved is "moving".
 
 Sources: Tait et al., Opt. Express 26, 26422 (2018); Jayatilleka et al., Opt. Express 23, 25084 (2015) (resonances found by what
 a ring drops).
@@ -31,6 +32,7 @@ LOCK = "lock"
 POINTS, REPEATS, ROUNDS = 41, 8, 3
 NEAR = 0.15  # of the squared range, to each side, once a resonance is known
 LEAST_SHARE = 0.3  # of the median depth; a shallower one is none
+MOST_MOVED = 0.5  # widths in the last round
 
 
 def rings() -> tuple[Procedure, ...]:
@@ -39,7 +41,7 @@ def rings() -> tuple[Procedure, ...]:
 
 
 def lock(subject: Subject, found: Found) -> Step:
-    """Estimates "ring 0 0", ..., bank first: the voltage at its resonance; figure "moved": in the last round, in widths.
+    """Estimates "ring 0 0", ..., bank first: the voltage at its resonance; figure "moved": by the last round, in widths.
 
     Raw: volts (M N,), width (M N,) in V^2, and the sweeps: squares and readings, (N, points, M), of the last round.
     """
@@ -51,7 +53,7 @@ def lock(subject: Subject, found: Found) -> Step:
         return Step(LOCK, "not a bank of rings", success=(False,), problems=(problem,))
     full = spec.params.shared_high**2
     at, width, depth = torch.zeros(m, n).double(), torch.full((m, n), math.inf).double(), torch.zeros(m, n).double()
-    sigma, moved, squares, readings = torch.zeros(m, n).double(), math.inf, Tensor(), Tensor()
+    sigma, moved, squares, readings = torch.zeros(m, n).double(), torch.zeros(m, n).double(), Tensor(), Tensor()
     for number in range(1 + ROUNDS):
         middle, reach = (full / 2, full / 2) if number == 0 else (at, NEAR * full)
         steps = torch.linspace(-1, 1, POINTS, dtype=torch.float64)[:, None, None] * reach + middle
@@ -60,26 +62,32 @@ def lock(subject: Subject, found: Found) -> Step:
         before = at.clone()
         for k, bank in product(range(n), range(m)):
             at[bank, k], width[bank, k], depth[bank, k], sigma[bank, k] = _resonance(squares[k, :, bank], readings[k, :, bank])
-        moved = float(((at - before).abs() / width).nan_to_num(math.inf).max())
-    good = (depth > LEAST_SHARE * depth.median()) & (at > 0) & (at < full)
+        moved = (at - before).abs() / width
+    met = (depth > LEAST_SHARE * depth.median()) & (at > 0) & (at < full)
+    good = met & (moved <= MOST_MOVED)
     volts = at.clamp(0, full).sqrt().where(good, torch.zeros(()).double())
     program(device, torch.zeros(m * n))  # cold
-    dark = [(bank, k) for bank, k in product(range(m), range(n)) if not good[bank, k]]
     problems = tuple(
         Problem(
+            "moving", f"ring {k} of bank {bank} moved in the last round", f"by {float(moved[bank, k]):.2g} widths",
+            "heaters warm other rings too much for so few rounds: raise ROUNDS in calibration/rings/lock.py",
+        )
+        if met[bank, k]
+        else Problem(
             "dark", f"ring {k} of bank {bank} does not meet its laser",
             f"depth {float(depth[bank, k]):.2g} {spec.outputs.unit}, typical {float(depth.median()):.2g}",
             "look at its heater; allow it a higher voltage; or move the laser to the blue",
         )
-        for bank, k in dark
+        for bank, k in product(range(m), range(n)) if not good[bank, k]
     )  # fmt: skip
     estimates = {
         f"ring {bank} {k}": Estimate(float(volts[bank, k]), float(sigma[bank, k] / (2 * volts[bank, k])), spec.params.unit)
         for bank, k in product(range(m), range(n)) if good[bank, k]
     }  # fmt: skip
-    said = f"{int(good.sum())} of {m * n} rings locked, the last round moved them by {moved:.2g} widths at most"
+    most = float(moved.where(good, torch.zeros(()).double()).max())
+    said = f"{int(good.sum())} of {m * n} rings locked, the last round moved them by {most:.2g} widths at most"
     return Step(
-        LOCK, said, estimates, tuple(good.flatten().tolist()), problems, figures={"moved": moved},
+        LOCK, said, estimates, tuple(good.flatten().tolist()), problems, figures={"moved": most},
         raw={"volts": volts.flatten(), "width": width.flatten(), "squares": squares, "readings": readings},
     )  # fmt: skip
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 from small_calibration import as_record
 
+import calibration.mesh.fit
 from calibration.mesh.clements import haar
 from calibration.mesh.crosstalk import hadamard, model_of
+from calibration.mesh.fit import assessed
 from calibration.mesh.phase_reading import fidelity
 from calibration.mesh.sequence import mesh, voltages
 from calibration.sequence import Subject, calibrated
@@ -58,6 +60,18 @@ def test_what_was_hidden_is_found_within_its_sigmas(hidden: tuple[MZIMesh, dict[
         assert estimate.unit == "rad/V²"
     gains = torch.tensor([found["photodiodes"].estimates[f"gain {n}"].value for n in range(4)])
     assert torch.allclose(gains, (chip.gains * chip._throughput).float(), rtol=2e-3)
+
+
+def test_uncertainties_that_were_not_found_are_infinite(
+    hidden: tuple[MZIMesh, dict[str, Step]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chip, found = hidden
+    raw = found["crosstalk"].raw
+    monkeypatch.setattr(calibration.mesh.fit, "MOST_ITERATIONS", 1)
+    settings = (raw[name][:4] for name in ("share", "powers", "sigma"))
+    fitted = assessed(model_of(found, chip.v_max_v), *settings, torch.Generator().manual_seed(0))
+    assert bool(fitted.sigma.isinf().all())
+    assert bool(fitted.offset_sigma.isinf().all())
 
 
 def test_it_becomes_the_unitary_it_is_told_and_the_measured_fidelity_is_the_true_one(

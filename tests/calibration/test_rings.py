@@ -20,8 +20,10 @@ def locked(device: Device) -> Step:
 
 def test_each_ring_is_found_where_it_meets_its_laser_with_all_others_at_theirs() -> None:
     twin = MicroringBank(channels=3, banks=2, specimen=7, crosstalk=0.06)
-    found = locked(Simulated(twin, seed=1))
+    device = Simulated(twin, seed=1)
+    found = locked(device)
     assert found.good
+    assert device.snapshot()["params"] == [0.0] * 6  # left cold
     assert found.figures["moved"] < 0.05
     squares = found.raw["volts"].square()
     shift = (twin.matrix @ squares).view(2, 3)
@@ -40,6 +42,19 @@ def test_a_ring_beyond_its_range_is_named() -> None:
     assert [problem.kind for problem in found.problems] == ["dark"]
     assert "ring 2 of bank 1" in found.problems[0].what
     assert float(found.raw["volts"][5]) == 0
+
+
+def test_a_dead_heater_and_rings_that_are_not_yet_where_they_belong_are_named() -> None:
+    dead = MicroringBank(channels=3, banks=2, specimen=1, crosstalk=0.0)
+    dead.matrix[:, 5] = 0.0
+    found = locked(Simulated(dead, seed=1))
+    assert [(problem.kind, problem.what) for problem in found.problems] == [
+        ("dark", "ring 2 of bank 1 does not meet its laser")
+    ]
+    assert found.figures["moved"] < 0.05  # of those that are locked
+    warm = locked(Simulated(MicroringBank(channels=3, banks=2, specimen=2, crosstalk=0.4), seed=1))
+    assert {problem.kind for problem in warm.problems} == {"moving"}
+    assert warm.success.count(False) == len(warm.problems)
 
 
 def test_another_node_is_said_to_be_one() -> None:

@@ -45,7 +45,7 @@ def by_kirchhoff(cells: np.ndarray, ohm: float, volts: np.ndarray) -> np.ndarray
 
 def test_solved_wires_are_those_of_kirchhoff_and_fast_ones_come_near() -> None:
     twin = Crossbar(rows=5, outputs=3, specimen=2)
-    cells, volts = twin.formed.double(), torch.rand(5, generator=generator(0, 0, "v"), dtype=torch.float64)
+    cells, volts = twin.formed.double(), 0.2 * torch.rand(5, generator=generator(0, 0, "v"), dtype=torch.float64)
     for ohm in (1.0, 100.0):
         along, down = ohm * twin.along.double(), ohm * twin.down.double()
         exact = volts @ solved(cells, along, down)
@@ -53,21 +53,29 @@ def test_solved_wires_are_those_of_kirchhoff_and_fast_ones_come_near() -> None:
         lost = float((1 - exact / (volts @ cells)).abs().max())
         off = float((1 - volts @ fast(cells, along, down) / exact).abs().max())
         assert off < lost**2
+        there, near = (
+            Crossbar(rows=5, outputs=3, specimen=2, wire_ohm=ohm, wires=how).double().ideal(volts) for how in ("solved", "fast")
+        )
+        assert torch.allclose(there, (exact[::2] - exact[1::2]) * twin.gains, rtol=1e-6, atol=0)
+        assert torch.allclose(near, there, rtol=ohm * 1e-3, atol=0)
+        assert not torch.equal(near, there)
 
 
 def test_a_reading_is_the_difference_of_two_columns_behind_its_converters() -> None:
-    twin = Crossbar(rows=2, outputs=2, wire_ohm=0.0, gain_spread=0.0, noise=0.0, dac_bits=4, adc_bits=6, range_a=10e-6)
+    twin = Crossbar(rows=2, outputs=2, wire_ohm=0.0, gain_spread=0.0, noise=0.0, dac_bits=4, adc_bits=6, range_a=5e-6)
     params = torch.tensor([20e-6, 5e-6, 1e-6, 1e-6, 3e-6, 9e-6, 25e-6, 2e-6])
-    x = torch.tensor([[0.2, -0.2], [0.03, 0.0], [0.0, 0.0]])
+    x = torch.tensor([[0.2, -0.2], [0.042, 0.0], [0.0, 0.0]])
     volts = (x / (0.2 / 7)).round() * (0.2 / 7)
     weights = params.view(2, 2, 2)
     current = volts @ (weights[..., 0] - weights[..., 1])
-    step = 10e-6 / 31
+    step = 5e-6 / 31
     found, state = twin.respond((), params, x, RNG())
     assert torch.allclose(found, (current / step).round() * step, atol=1e-9)
     assert float(found[2].abs().max()) == 0.0
     assert state == ()
     assert torch.allclose(twin.settled(x, params), x @ (weights[..., 0] - weights[..., 1]), atol=1e-10)
+    assert not torch.equal(twin.respond((), params.flip(0), x, RNG())[0], found)
+    assert torch.equal(twin.respond((), params, x, RNG())[0], found)
     params[0] = 1e-6  # in place: nothing of the last reading is kept
     assert not torch.equal(twin.respond((), params, x, RNG())[0], found)
     loud = Crossbar(rows=2, outputs=2, range_a=1e-7)
@@ -93,6 +101,10 @@ def test_gates_set_conductances_and_stuck_cells_stay() -> None:
         cells, Crossbar(rows=4, outputs=2, siemens_per_v=12e-6, stuck=0.5, specimen=1).conductances(torch.ones(16))
     )
     assert not torch.equal(Crossbar(specimen=1).formed, Crossbar(specimen=2).formed)
+    new = Crossbar(outputs=400, formed=0.0, gain_spread=0.02)
+    assert bool((new.formed == new.formed.new_tensor(1e-6)).all())
+    assert float(new.gains.std()) == pytest.approx(0.02, rel=0.1)
+    assert new.spec.outputs.high == pytest.approx(0.2 * 24e-6 * 4)
 
 
 @pytest.mark.parametrize(

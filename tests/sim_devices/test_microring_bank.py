@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -55,11 +57,22 @@ def test_heaters_of_others_matter_and_drift_moves_all_but_only_after_the_reading
     assert torch.equal(first, twin.settled(x, volts))
     assert float(state[0]) != 0
     assert not torch.equal(twin.respond(state, volts, x, generator(0, 1, "n"))[0], first)
+    _, (after,) = twin.respond(twin.rest(1, generator(0, 0, "rest")), volts, x.expand(400, -1), generator(0, 0, "n"))
+    assert float(after) == pytest.approx(20 * float(state[0]))  # a random walk, a step a reading
+
+
+def test_readings_scatter_as_they_are_said_to() -> None:
+    twin = MicroringBank(channels=2, banks=1, noise_a=1e-6, relative_noise=0.01)
+    volts, x = torch.full((2,), 1.8), torch.ones(4000, 2)
+    found, _ = twin.respond(twin.rest(1, generator(0, 0, "rest")), volts, x, generator(0, 0, "n"))
+    sigma = math.hypot(1e-6, 0.01 * float(twin.settled(x[:1], volts)))
+    assert float(found.std()) == pytest.approx(sigma, rel=0.05)
 
 
 def test_specimens_differ_and_limits_hold() -> None:
     one, same, other = (MicroringBank(specimen=n) for n in (1, 1, 2))
     assert torch.equal(one.cold, same.cold)
     assert not torch.equal(one.matrix, other.matrix)
+    assert float(MicroringBank(cold_spread=2.0).cold.std()) == pytest.approx(2.0, rel=0.3)
     with pytest.raises(OutOfRange):
         Simulated(one).program(torch.full((64,), 3.1))

@@ -36,6 +36,18 @@ def test_the_same_mask_everywhere_is_seen_against_the_zero_order_alone() -> None
     assert torch.allclose(turn, twin.ideal(gray()), atol=0.1)
 
 
+def test_gray_levels_and_counts_are_whole_numbers_and_photons_come_at_random() -> None:
+    quiet = Simulated(PhaseMaskCamera(**{**SMALL, "quantised": True}))  # type: ignore[arg-type]
+    counts = quiet.forward(gray())
+    assert torch.equal(counts, counts.round())
+    assert torch.equal(counts, quiet.forward(gray().round()))
+    loud = Simulated(PhaseMaskCamera(**{**SMALL, "noise": 1.0}))  # type: ignore[arg-type]
+    x = gray(1)
+    frames = loud.forward(x.expand(2000, -1))
+    electrons = (quiet.twin.ideal(x) - 100).clamp(min=0) * 10_000 / 4000  # about: offsets of pixels differ
+    assert frames.std(0).mean() == pytest.approx(float((electrons + 9).sqrt().mean()) * 0.4, rel=0.1)
+
+
 def test_the_mask_has_the_slope_of_the_counts() -> None:
     twin = PhaseMaskCamera(**SMALL).double()  # type: ignore[arg-type]
     mask = torch.rand(16, generator=generator(0, 0, "mask"), dtype=torch.float64, requires_grad=True)

@@ -47,6 +47,7 @@ def test_a_write_goes_a_part_of_the_way_up_another_down_and_to_a_level() -> None
 def test_a_write_scatters_by_a_share_of_the_range_and_of_its_way_inside_the_limits() -> None:
     assert float(written(twin_of(noise=0.03), 0.5)[0].std()) == pytest.approx(0.03, rel=0.1)
     assert float(written(twin_of(noise=0.03, relative_noise=0.1), 0.4)[0].std()) == pytest.approx(0.05, rel=0.1)
+    assert float(written(twin_of(read_noise=0.02), 0.5)[0].std()) == pytest.approx(0.02, rel=0.1)
     ends = written(twin_of(noise=0.3), 1.0)[0]
     assert float(ends.max()) <= 1 + 1e-6
     assert float(ends.min()) >= -1e-6

@@ -1,6 +1,6 @@
 """A rectangular mesh of neurophox at work, its layer for torch; run in the peer's own environment.
 
-python benchmarks/mesh_peer.py MODES BATCH
+python benchmarks/twins_mesh_peer.py MODES BATCH
 stdin: {"times", "gradient"}, a line each; stdout: {"s", "power"}, seconds of the processor for one pass, power behind the mesh
 
 neurophox 0.1.0a4 imports tensorflow for its other layers, and takes complex from numpy, which is gone there; both are given
