@@ -26,7 +26,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hil.errors import ConfigError
+from hil.errors import UNTOUCHED, ConfigError
 from hil.learner import Programs
 from hil.learners.dfa import needed
 from hil.learners.parts.one_pass import OnePass
@@ -70,7 +70,7 @@ class GeneticSettings:
         if self.elites >= self.population:
             raise ConfigError(
                 "a generation of elites alone has no children", where="[learner] elites", got=str(self.elites),
-                allowed=f"below population = {self.population}",
+                allowed=f"below population = {self.population}", outputs=UNTOUCHED, todo="lower elites, or raise population",
             )  # fmt: skip
 
     @property

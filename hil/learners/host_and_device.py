@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from hil.errors import ConfigError, nearest
+from hil.errors import UNTOUCHED, ConfigError, nearest
 from hil.learner import Programs, params_step, programs
 from hil.learners.adfa import ADFA
 from hil.learners.dfa import DFA
@@ -138,7 +138,7 @@ def _rule(table: Mapping[str, object], known: Mapping[str, Any], where: str) -> 
     if not isinstance(use, str) or use not in known:
         raise ConfigError(
             "no such rule", where=where, got=repr(use if isinstance(table, Mapping) else table), allowed=", ".join(known),
-            todo=nearest(str(use), known) or f'write use = "{next(iter(known))}"',
+            outputs=UNTOUCHED, todo=nearest(str(use), known) or f'write use = "{next(iter(known))}"',
         )  # fmt: skip
     of = known[use].Settings
     return known[use], of(**arguments(of, {key: value for key, value in table.items() if key != "use"}, where))
