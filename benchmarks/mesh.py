@@ -7,13 +7,15 @@ alone. For a mesh, fidelities are taken twice: as measured through powers by the
 the twin's true matrix; both leave out the phases of the outputs (calibration/mesh/sequence.py). Coverage is the share of the
 crosstalk matrix's elements whose true value lies within one stated standard deviation. For a medium: correlation of predicted
 and measured
-light on unseen patterns, and focus over what even illumination would allow. Times are of the CPU, one thread. Last line: JSON.
+light on unseen patterns, and focus over what even illumination would allow. Times are of the CPU, one thread; memory is the most that the
+process held. Last line: JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import time
 from collections.abc import Sequence
@@ -92,6 +94,7 @@ def main() -> None:
     for specimen in range(FIRST, FIRST + meshes):
         chips.append(mesh_of(specimen, options.modes, options.crosstalk))
         print({k: v for k, v in chips[-1].items() if not isinstance(v, list)}, flush=True)
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     seen = []
     for specimen in range(FIRST, FIRST + media):
         seen.append(medium_of(specimen))
@@ -105,6 +108,7 @@ def main() -> None:
         "chi2": [min((c["chi2"] for c in done), default=0.0), max((c["chi2"] for c in done), default=0.0)],
         "coverage": statistics.mean(c["coverage"] for c in done) if done else 0.0,
         "mesh_s": statistics.median(c["took_s"] for c in chips) if chips else 0.0,
+        "mesh_peak_gb": peak_gb,
         "media": media, "good_media": sum(m["good"] for m in seen),
         "correlation": {
             "median": statistics.median(m["correlation_median"] for m in known) if known else 0.0,

@@ -7,9 +7,10 @@ All actuators are stepped at once, up or down by the rows of a Hadamard matrix (
 
     var C_kj = sigma^2 / (R a^2)        one at a time, with as many readings: K times that, sqrt(K) in noise
 
-On a mesh steps of +-15, +-50 and +-90 % of the room that each heater has, each block around a noisy point of its own, are
-fitted at once with coupler errors and self-heating (calibration/mesh/fit.py), the small ones first: they hold the large ones on
-their turn.
+On a mesh three blocks of such steps, around the setting at which phases show well, are fitted at once with coupler errors and
+self-heating (calibration/mesh/fit.py), the small ones first: they hold the large ones on their turn. As phases show best while
+interferometers nearly cross, thetas are stepped a little at first, with a few of them anywhere in their range, which tells coupler
+errors; in the last block all heaters go as far as they can.
 
 Sources: Jacques et al., Opt. Express 27, 10456 (2019); Teofilovic et al., arXiv:2404.10589 (linear regression does best);
 Plackett & Burman, Biometrika 33, 305 (1946) (designs).
@@ -18,6 +19,7 @@ Plackett & Burman, Biometrika 33, 305 (1946) (designs).
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import scipy.linalg
 import torch
@@ -31,10 +33,30 @@ from calibration.step import Estimate, Problem, Step
 from hil.seeding import generator
 
 CROSSTALK = "crosstalk"
-REACHES = {0.15: 4, 0.5: 8, 0.9: 12}  # of the steps, and the rounds of the fit that each begins
-JITTER = 0.1
+MARGIN = 0.01  # of the largest squared voltage, at both ends
 MOST_CHI2 = 1.5
 MOST_SIGMA = 0.02  # of a heater's own slope
+
+
+class Block(NamedTuple):
+    """Settings of all heaters, and how they are fitted.
+
+    Args:
+        theta: step of a theta, as a share of the largest squared voltage, where there is room.
+        phi: that of a phi.
+        anywhere: share of the thetas that are drawn at random instead.
+        rounds: of the fit that begins with these settings.
+    """
+
+    theta: float
+    phi: float
+    anywhere: float
+    rounds: int
+
+
+def blocks(modes: int) -> tuple[Block, ...]:
+    """The blocks: the more interferometers light passes, the less may a theta differ from where they cross."""
+    return Block(0.64 / modes, 0.15, 0.8 / modes, 4), Block(1 / modes, 0.5, 2.4 / modes, 8), Block(0.5, 0.5, 0.0, 10)
 
 
 def hadamard(channels: int) -> Tensor:
@@ -50,17 +72,27 @@ def crosstalk(subject: Subject, found: Found) -> Step:
     """
     lit, before = Lit.of(subject.device, found), found["heaters"].raw
     layout, base, slope = lit.layout, before["base"], before["slope"]
-    design, rng = hadamard(layout.heaters), generator(subject.seed, 0, "crosstalk")
+    rng = generator(subject.seed, 0, "crosstalk")
     zeros = torch.zeros(layout.heaters, dtype=torch.float64)
     model = MeshModel(layout, before["phase"] - slope * base, torch.diag(slope), zeros, zeros.view(-1, 2), lit.full_v)
     share, powers, sigma = (before[name][:0] for name in ("share", "powers", "sigma"))  # its small steps tell little more
-    for reach, rounds in REACHES.items():
-        point = (base + JITTER * (torch.rand(len(base), generator=rng, dtype=torch.float64) - 0.5)).clamp(0.02, 0.98)
-        more = torch.where(design > 0, point + reach * (1 - point), point - reach * point)
+    for block in blocks(layout.modes):
+        more = _settings(block, base, rng)
         measured = lit.powers(more)
         share, powers, sigma = torch.cat([share, more]), torch.cat([powers, measured[0]]), torch.cat([sigma, measured[1]])
-        model = fit(model, share, powers, sigma, rounds)
+        model = fit(model, share, powers, sigma, block.rounds)
     return _told(lit, assessed(model, share, powers, sigma, rng), {"share": share, "powers": powers, "sigma": sigma})
+
+
+def _settings(block: Block, base: Tensor, rng: torch.Generator) -> Tensor:
+    design = hadamard(len(base))
+    step = torch.tensor([block.theta, block.phi], dtype=base.dtype).repeat(len(base) // 2)
+    up, down = torch.minimum(step, 1 - MARGIN - base), torch.minimum(step, base - MARGIN)
+    share = torch.where(design > 0, base + up, base - down)
+    thetas = share[:, ::2]
+    drawn = torch.rand(2, *thetas.shape, generator=rng, dtype=base.dtype)
+    share[:, ::2] = torch.where(drawn[0] < block.anywhere, drawn[1], thetas)
+    return share
 
 
 def model_of(found: Found, full_v: float) -> MeshModel:

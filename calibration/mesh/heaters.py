@@ -1,6 +1,6 @@
 """The heaters of a mesh one by one: which way each phase goes, by how much, which of them do nothing.
 
-From a setting at which every phase shows well in the powers, all heaters are stepped at once by +-1 %, in the order of a
+From a setting at which every phase shows well in the powers, all heaters are stepped at once by +-0.5 %, in the order of a
 Hadamard matrix and its negative, H, so that products of two steps do not look like a third; all phases are read from the powers
 of every setting (calibration/mesh/phase_reading.py). For heater k
 
@@ -23,20 +23,20 @@ import torch
 from torch import Tensor
 
 from calibration.mesh.clements import MeshLayout, decomposed, mirrored, wrapped
+from calibration.mesh.crossing import crossed
 from calibration.mesh.crosstalk import hadamard
 from calibration.mesh.light import Lit, listed
-from calibration.mesh.phase_reading import Phases, read, rows
+from calibration.mesh.phase_reading import read, rows
 from calibration.sequence import Found, Subject
 from calibration.step import Estimate, Problem, Step
 from hil.seeding import generator
 
 HEATERS = "heaters"
-DRAWN, WALKED, TRIED = 24, 10, 12
-LOW, HIGH = 0.15, 0.85  # of the largest squared voltage: where a setting is searched
-STEP = 0.01
+ASIDE_RAD = 0.5  # of every theta from where its interferometer crosses
+STEP = 0.005
 LEAST_RESPONSE = 0.1  # of the median; below it a heater does nothing
 SPREAD = 0.25  # by how much slopes are believed to differ from their median
-MOST_CHI2, SEARCH_CHI2 = 3.0, 100.0  # the search reads phases in haste
+MOST_CHI2 = 3.0
 
 
 def heaters(subject: Subject, found: Found) -> Step:
@@ -47,15 +47,18 @@ def heaters(subject: Subject, found: Found) -> Step:
     """
     lit = Lit.of(subject.device, found)
     layout = lit.layout
-    base, there, chi2 = _searched(lit, generator(subject.seed, 0, "heaters"))
-    if not chi2 < SEARCH_CHI2:  # also if it is no number
+    base = _base(lit, generator(subject.seed, 0, "heaters"))
+    powers, sigma = lit.powers(base[None])
+    even = torch.zeros(layout.heaters // 2, 2, dtype=torch.float64)
+    there = read(layout, powers, sigma, decomposed(layout, rows(powers)), even)
+    chi2 = float(there.chi2)
+    if not chi2 < MOST_CHI2:  # also if it is no number
         return _no_interference(layout, base, chi2)
     design = hadamard(layout.heaters)
     design = torch.cat([design, -design])
     share = base + STEP * design
     powers, sigma = lit.powers(share)
-    even = torch.zeros(layout.heaters // 2, 2, dtype=torch.float64)
-    phases = read(layout, powers, sigma, there.expand(len(share), -1), even)
+    phases = read(layout, powers, sigma, there.values.expand(len(share), -1), even, rounds=4)
     falling = (design * phases.values).sum(0)[::2] < 0
     turned = mirrored(layout, phases.values, torch.where(falling, -1.0, 1.0).double())
     turned = turned[:1] + wrapped(turned - turned[:1])
@@ -81,22 +84,12 @@ def heaters(subject: Subject, found: Found) -> Step:
     )  # fmt: skip
 
 
-def _searched(lit: Lit, rng: torch.Generator) -> tuple[Tensor, Tensor, float]:
-    """The setting at which all phases show best, (K,), the phases there on the branch of the decomposition, and their chi2."""
-    k = lit.layout.heaters
-    even = torch.zeros(k // 2, 2, dtype=torch.float64)
-    tried = LOW + (HIGH - LOW) * torch.rand(DRAWN, k, generator=rng, dtype=torch.float64)
-    best, base, there, chi2 = math.inf, tried[0], tried[0], math.inf
-    for _ in range(1 + WALKED):
-        powers, sigma = lit.powers(tried)
-        phases: Phases = read(lit.layout, powers, sigma, decomposed(lit.layout, rows(powers)), even, rounds=3)
-        variance = phases.sigma.square().mean(1).nan_to_num(math.inf)
-        least = int(variance.argmin())
-        if float(variance[least]) < best:
-            best, base, there, chi2 = float(variance[least]), tried[least], phases.values[least], float(phases.chi2[least])
-        some = torch.rand(TRIED, k, generator=rng, dtype=torch.float64) < 0.3
-        tried = (base + 0.12 * some * torch.randn(TRIED, k, generator=rng, dtype=torch.float64)).clamp(LOW, HIGH)
-    return base, there, chi2
+def _base(lit: Lit, rng: torch.Generator) -> Tensor:
+    """A setting (K,) at which all phases show well."""
+    share, slope = crossed(lit, rng)
+    thetas = share[::2]
+    thetas += torch.where(thetas < 0.5, 1.0, -1.0) * ASIDE_RAD / slope
+    return share
 
 
 def _responses(design: Tensor, powers: Tensor, sigma: Tensor) -> Tensor:

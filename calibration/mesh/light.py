@@ -85,21 +85,27 @@ class Lit:
     def powers(self, share: Tensor) -> tuple[Tensor, Tensor]:
         """Powers and their standard deviations, (R, N^2, N) each, at squared voltages (R, K) as shares of the largest."""
         light = drives(self.layout.modes)
-        found = torch.stack([self._at(one, light) for one in share])
+        found = torch.stack([self._at(one, light, self.shots) for one in share])
         sigma = torch.hypot((self.noise_w / self.gain).expand_as(found), self.relative * found) / math.sqrt(self.shots)
         return found, sigma
 
+    def straight(self, share: Tensor, inputs: Sequence[int], shots: int) -> Tensor:
+        """Power from each input a to output N - 1 - a, summed over `inputs`, (R,), at squared voltages (R, K) as shares."""
+        n = self.layout.modes
+        light, ends = torch.eye(n, 2 * n)[list(inputs)], [n - 1 - a for a in inputs]
+        return torch.stack([self._at(one, light, shots)[range(len(ends)), ends].sum() for one in share])
+
     def at_volts(self, volts: Tensor) -> Tensor:
         """Powers (N^2, N) at heater voltages (K,)."""
-        return self._read(volts, drives(self.layout.modes))
+        return self._read(volts, drives(self.layout.modes), self.shots)
 
-    def _at(self, share: Tensor, light: Tensor) -> Tensor:
-        return self._read((share.clamp(0, 1).sqrt() * self.full_v).float().clamp(0, self.full_v), light)
+    def _at(self, share: Tensor, light: Tensor, shots: int) -> Tensor:
+        return self._read((share.clamp(0, 1).sqrt() * self.full_v).float().clamp(0, self.full_v), light, shots)
 
-    def _read(self, volts: Tensor, light: Tensor) -> Tensor:
+    def _read(self, volts: Tensor, light: Tensor, shots: int) -> Tensor:
         program(self.device, volts)
-        readings = self.device.forward(light.repeat(self.shots, 1)).double()
-        return (readings.view(self.shots, len(light), -1).mean(0) - self.dark) / self.gain
+        readings = self.device.forward(light.repeat(shots, 1)).double()
+        return (readings.view(shots, len(light), -1).mean(0) - self.dark) / self.gain
 
 
 def listed(problems: Sequence[Problem], most: int = 3) -> str:

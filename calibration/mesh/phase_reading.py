@@ -158,8 +158,10 @@ def normal_equations(
         draws: of noise, one standard deviation a power.
         rng: draws them.
     """
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    k, n = layout.heaters, layout.modes
+    k, n, r = layout.heaters, layout.modes, len(phases)
+    normal = torch.empty(r, k, k, dtype=precision)
+    border = torch.empty(r, k, 0 if phases_alone else k, dtype=precision)
+    slopes = torch.empty(r, k, 1 + draws, dtype=torch.float64)
     edge, far = torch.zeros(k, k, dtype=torch.float64), torch.zeros(k, 1 + draws, dtype=torch.float64)
     size = max(1, CHUNK // (4 * k * n * n + 2 * n * n * len(light)))
     for here in torch.split(torch.arange(len(phases)), size):
@@ -181,8 +183,7 @@ def normal_equations(
         moves = moves.to(precision)
         felt = (inner @ moves.permute(0, 2, 3, 1)).flatten(1, 2)
         whole = moves.flatten(2) @ felt
-        parts.append((whole[:, :k, :k].clone(), slope[:, :k], whole[:, :k, k:].clone()))
+        normal[here], border[here], slopes[here] = whole[:, :k, :k], whole[:, :k, k:], slope[:, :k]
         edge += whole[:, k:, k:].sum(0) if not phases_alone else 0.0
         far += slope[:, k:].sum(0) if not phases_alone else 0.0
-    normal, slope, border = (torch.cat(piece) for piece in zip(*parts, strict=True))
-    return Equations(normal, slope, border, edge, far)
+    return Equations(normal, slopes, border, edge, far)
