@@ -18,7 +18,7 @@ from calibration.step import Estimate, Problem, Step
 from hil.device import program
 from hil.seeding import generator
 
-SHOTS, SETTINGS, REPEATS = 512, 64, 4  # readings of one drive; settings of the heaters, readings of each
+SHOTS, SETTINGS, REPEATS = 2048, 64, 8  # readings of one drive; settings of the heaters, readings of each
 LEAST_GAIN = 0.1  # of the median
 UNEVEN = 0.02
 
