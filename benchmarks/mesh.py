@@ -6,9 +6,8 @@ Every mesh and every medium is a specimen of its own, drawn from a number that t
 alone. For a mesh, fidelities are taken twice: as measured through powers by the calibration, and on fresh random unitaries from
 the twin's true matrix; both leave out the phases of the outputs (calibration/mesh/sequence.py). Coverage is the share of the
 crosstalk matrix's elements whose true value lies within one stated standard deviation. For a medium: correlation of predicted
-and measured
-light on unseen patterns, and focus over what even illumination would allow. Times are of the CPU, one thread; memory is the most that the
-process held. Last line: JSON.
+and measured light on unseen patterns, and focus over what even illumination would allow. Times are of the CPU, one thread;
+memory is the most that the process held. Last line: JSON.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every interferometer of a mesh in its cross state, found line by line from the powers behind the mesh.
 
-With all of them crossed, light of input a keeps to one line, to output N - 1 - a, and every two lines meet in one interferometer.
-With those of the lines before a crossed, a single way leads from input a to output N - 1 - a, and so
+With all of them crossed, light of input a keeps to one line, to output N - 1 - a, and every two lines meet once. With those of
+the lines before a crossed, a single way leads from input a to output N - 1 - a, and so
 
     P_a = prod over lines b > a of cos^2( theta_ab / 2 )        couplers even; the phases phi do not count
 

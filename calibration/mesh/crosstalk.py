@@ -9,8 +9,8 @@ All actuators are stepped at once, up or down by the rows of a Hadamard matrix (
 
 On a mesh three blocks of such steps, around the setting at which phases show well, are fitted at once with coupler errors and
 self-heating (calibration/mesh/fit.py), the small ones first: they hold the large ones on their turn. As phases show best while
-interferometers nearly cross, thetas are stepped a little at first, with a few of them anywhere in their range, which tells coupler
-errors; in the last block all heaters go as far as they can.
+interferometers nearly cross, thetas are stepped a little at first, with a few of them anywhere in their range, which tells
+coupler errors; in the last block all heaters go as far as they can.
 
 Sources: Jacques et al., Opt. Express 27, 10456 (2019); Teofilovic et al., arXiv:2404.10589 (linear regression does best);
 Plackett & Burman, Biometrika 33, 305 (1946) (designs).

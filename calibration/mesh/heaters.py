@@ -7,12 +7,12 @@ of every setting (calibration/mesh/phase_reading.py). For heater k
     slope_k    = (1 / R a) sum_r H_rk phase_k(r)
     response_k = rms over probes and photodiodes of (1 / R a) sum_r H_rk power(r)       one that does nothing has none: "stuck"
 
-The setting is that where all interferometers cross (calibration/mesh/crossing.py), with every theta 0.5 rad aside: there the phi
-show too. At a setting drawn at random the phases of 16 modes are not told by powers at all.
+The setting is that where all interferometers cross (calibration/mesh/crossing.py), with every theta 0.5 rad aside: there the
+phi show too. At a setting drawn at random the phases of 16 modes are not told by powers at all.
 
 A decomposition cannot tell theta from -theta; a heater can only add phase, so a falling theta is the other branch. Couplers are
-taken as even here, which bends slopes by up to some five per cent: the fit of the step "crosstalk" starts there, and they are no
-result.
+taken as even here, which bends slopes by up to some five per cent: the fit of the step "crosstalk" starts there, and they are
+no result.
 """
 
 from __future__ import annotations

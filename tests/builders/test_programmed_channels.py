@@ -127,7 +127,8 @@ def test_the_mesh_is_calibrated_over_the_wires(folder: Path, stack: ExitStack, m
     """With fewer readings than on a table: the shots are the same, and the verdicts hold."""
     for module, name, few in (
         (calibration.mesh.photodiodes, "SHOTS", 64), (calibration.mesh.photodiodes, "SETTINGS", 24),
-        (calibration.mesh.photodiodes, "REPEATS", 4), (calibration.mesh.crossing, "DRAWN", 8), (calibration.mesh.crossing, "SHOTS", 4),
+        (calibration.mesh.photodiodes, "REPEATS", 4), (calibration.mesh.crossing, "DRAWN", 8),
+        (calibration.mesh.crossing, "SHOTS", 4),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, few)
     stack.enter_context(on_the_table(BENCH, folder))
