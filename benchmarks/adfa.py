@@ -149,7 +149,7 @@ def main() -> None:
     if chosen.study == "blocks":
         blocks.study(chosen, folder)
         return
-    study = Study(STUDIES[chosen.study](chosen, folder), chosen.jobs, chosen.device)
+    study = Study.of(STUDIES[chosen.study](chosen, folder), chosen)
     try:
         finish(study, chosen, f"aDFA: {chosen.study}", folder)
     finally:
