@@ -40,10 +40,6 @@ app = cyclopts.App(
     suppress_keyboard_interrupt=False,  # `run` says what became of the outputs
 )
 app.register_install_completion_command(help="Let the shell complete commands and options of hil: bash, zsh, fish.")
-NEXT = (
-    ("hil compare experiments/compare_digits.toml", "which learner suits this node?"),
-    ("hil serve benches/mzm_awg_scope.toml", "open the same bench from your own scripts"),
-)
 LEVEL = "--log-level"
 UNATTENDED = ("train", "resume", "search", "compare")  # commands that go on without their terminal
 WIDE = 120  # columns of a terminal that has room for everything
@@ -353,9 +349,6 @@ def _execute(folder: Any, trained: Callable[[], Mapping[str, Any]]) -> None:
         page = training.report(folder)
     for line in training.lines(folder, summary, page):
         out.print(line, soft_wrap=True, markup=False)
-    for command, why in NEXT:
-        if Path(command.split()[-1]).exists():  # a suggestion that cannot be followed from here is none
-            out.print(f"next    {command:<46} {why}", soft_wrap=True)
 
 
 @app.command
