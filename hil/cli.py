@@ -49,7 +49,7 @@ PRINTING = ("status", "list", "describe", "report", "--help", "-h", "--version")
 def console(stream: TextIO | None, level: Level = "normal") -> Terminal:
     """A console that shows its text on `stream`, and neither blocks nor raises: a display may go away, a run goes on."""
     teller = stream if isinstance(stream, Teller) else Teller(stream)
-    known = teller.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    known = teller.isatty() or os.environ.get("COLUMNS", "").isdecimal()
     return Terminal(file=cast(IO[str], teller), width=None if known else 160, breaks=known, level=level)
 
 
