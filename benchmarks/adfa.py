@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("study", choices=(*STUDIES, "blocks"))
     parser.add_argument("--functions", type=int, default=30, help="random g of the study correlation, for each node")
     parser.add_argument("--examples", type=int, default=10_000, help="of the study correlation")
-    parser.add_argument("--whole", action="store_true", help="runs of the study correlation are as long as the papers'")
+    parser.add_argument("--whole", action="store_true", help="runs of the study correlation are as long as their files say")
     parser.add_argument("--epochs", type=int, default=5, help="of the studies correlation and depth, and blocks")
     add_options(parser, seeds=1)
     chosen = parser.parse_args()
