@@ -3,12 +3,12 @@
     python benchmarks/programmed_mesh.py [--specimens 0 1 2 3 4] [--parts ideal pat spsa] [--modes 8] [--quick] [--record]
 
 experiments/digits_heaters_pat.toml, 992 heaters, or with 8 modes the mesh of digits_heaters_spsa.toml, 56 heaters, which is
-SPSA's alone; losses, crosstalk, coupler errors and noise are on; each specimen of the chip with the seed of its number. The
-ideal model is the chip with its heater table (static phases, rad/V^2, self-heating) and nothing else: no crosstalk, coupler
-errors, losses, gains, noise. Its weights are programmed in three ways: its voltages as they are; by a table that takes all
-other heaters as half on (calibration/mesh/fit.py); and with the true crosstalk matrix undone, which is more than a calibration
-finds. "readout fitted" trains the host's readout on the chip after that, the heaters as they are. Of every run the epoch is
-chosen on the validation split, and the test split is read once for each line.
+SPSA's alone (its readout by its gradient); losses, crosstalk, coupler errors and noise are on; each specimen of the chip with
+the seed of its number. The ideal model is the chip with its heater table (static phases, rad/V^2, self-heating) and nothing
+else: no crosstalk, coupler errors, losses, gains, noise. Its weights are programmed in three ways: its voltages as they are; by
+a table that takes all other heaters as half on (calibration/mesh/fit.py); and with the true crosstalk matrix undone, which is
+more than a calibration finds. "readout fitted" trains the host's readout on the chip after that, the heaters as they are. Of
+every run the epoch is chosen on the validation split, and the test split is read once for each line.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SMALL = ("device.modes=8", "decode.zero=1e-5", "decode.scale=1e-5")
 SIZE: list[str] = []
 STAYS = ("params.lr=0",)
 PARAMS = "layers.0.params"
-SPSA_EPOCHS = 4 / 3  # 40 to 30
+SPSA_EPOCHS = 1 / 3  # 10 to 30
 Line = tuple[str, Found]
 
 
