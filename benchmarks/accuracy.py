@@ -53,9 +53,10 @@ def main() -> None:
         for name in chosen.learners or LEARNERS
         for data in chosen.datasets
     ]  # fmt: skip
-    found = finish(Study(jobs, chosen.jobs, chosen.device), chosen, "Accuracy", folder)
+    study = Study.of(jobs, chosen)
+    found = finish(study, chosen, "Accuracy", folder)
     rows: dict[str, dict[str, dict[str, float]]] = {}
-    for job in jobs:
+    for job in study.jobs:
         rows.setdefault(job.facts["learner"], {})[job.facts["data"]] = found[job.row]
     print(json.dumps(rows))
 

@@ -4,7 +4,8 @@
 
 correlation   accuracy against |corr(g, f')|, for random Fourier series g, through the Mach-Zehnder twin and on spiking
               neurons; beside them the tuned sine, DFA (the true slope), backpropagation, constant g, and the last layer
-              alone. --functions: how many g; --examples, --epochs: how long a run is (0 examples: all of MNIST)
+              alone. --functions: how many g; --examples, --epochs: how long a run is; --whole: all of MNIST, as long as
+              mnist_adfa.toml and mnist_adfa_snn.toml say
 depth         2, 4 and 6 hidden layers: aDFA with the tuned sine and with random g, DFA, backpropagation, last layer
 cifar10       3072-1000-1000-10 through the modulator with noise: aDFA, DFA, backpropagation, last layer
 blocks        residual, mixer and convolutional residual blocks whose activation is the node (benchmarks/blocks.py)
@@ -29,6 +30,7 @@ from hil.feedback.feedback import Constant, Gaussian
 from hil.report.figure import Figure, Sheet, save
 
 TWIN = ROOT / "experiments" / "mnist_adfa_twin.toml"
+LONG = ROOT / "experiments" / "mnist_adfa.toml"
 SNN = ROOT / "experiments" / "mnist_adfa_snn.toml"
 CIFAR10 = ROOT / "experiments" / "cifar10_adfa.toml"
 HALF_PERIOD = {"mzm": 7.04 / 1.5 / 2, "snn": 2.0}  # of the node in pre-activations; of v - v_th in thresholds
@@ -51,9 +53,9 @@ SHORT = ("train.epochs=1", "train.batch=20", "data.train_examples=1000")
 def correlations(chosen: argparse.Namespace, folder: Path) -> Iterator[Job]:
     """The runs of the first study, seed 0 of everything first."""
     count = 3 if chosen.quick else chosen.functions
-    length = [f"train.epochs={chosen.epochs}", *([f"data.train_examples={chosen.examples}"] if chosen.examples else [])]
+    length = [] if chosen.whole else [f"train.epochs={chosen.epochs}", f"data.train_examples={chosen.examples}"]
     more = [*SHORT, "network.widths=[784, 100, 10]"] if chosen.quick else length
-    for node, file, lines in (("mzm", TWIN, STATIC), ("snn", SNN, SPIKING)):
+    for node, file, lines in (("mzm", LONG if chosen.whole else TWIN, STATIC), ("snn", SNN, SPIKING)):
         named = {name: (row,) for name, row in lines.items()}
         named["tuned sine"] = ()
         for number, g in enumerate(random_functions(count, HALF_PERIOD[node])):
@@ -141,7 +143,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=(*STUDIES, "blocks"))
     parser.add_argument("--functions", type=int, default=30, help="random g of the study correlation, for each node")
-    parser.add_argument("--examples", type=int, default=10_000, help="of the study correlation; 0: all")
+    parser.add_argument("--examples", type=int, default=10_000, help="of the study correlation")
+    parser.add_argument("--whole", action="store_true", help="runs of the study correlation are as long as their files say")
     parser.add_argument("--epochs", type=int, default=5, help="of the studies correlation and depth, and blocks")
     add_options(parser, seeds=1)
     chosen = parser.parse_args()
@@ -149,7 +152,7 @@ def main() -> None:
     if chosen.study == "blocks":
         blocks.study(chosen, folder)
         return
-    study = Study(STUDIES[chosen.study](chosen, folder), chosen.jobs, chosen.device)
+    study = Study.of(STUDIES[chosen.study](chosen, folder), chosen)
     try:
         finish(study, chosen, f"aDFA: {chosen.study}", folder)
     finally:

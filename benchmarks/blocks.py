@@ -180,6 +180,8 @@ def study(chosen: argparse.Namespace, folder: Path) -> None:
     paces: list[float] = []
     due = 0
     for seed, data, network, rule in itertools.product(seeds, data_sets, NETWORKS, RULES):
+        if chosen.only not in (row := f"{network}, {data}, {rule}"):
+            continue
         asked = {"network": network, "data": data, "rule": rule, "seed": seed, "size": asdict(size)}
         path = folder / f"{network}-{data}-{rule.lower().replace(' ', '_')}-{seed}.json"
         done = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -191,7 +193,7 @@ def study(chosen: argparse.Namespace, folder: Path) -> None:
             done = {"asked": asked, **trained(network, data, rule, seed, size)}
             write_atomic(path, json.dumps(done).encode())
         print(f"{path.stem:<40} test {done['test_accuracy']:.4f}, {done['wall_s']:.0f} s", flush=True)
-        rows.setdefault(f"{network}, {data}, {rule}", []).append(done["test_accuracy"])
+        rows.setdefault(row, []).append(done["test_accuracy"])
         paces.append(done["wall_s"])
     if chosen.list:
         guess = f"about {said(due * sum(paces) / len(paces))}" if paces else "unknown"

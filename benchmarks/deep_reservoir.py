@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unknown := [row for row in chosen.rows if row not in NAMES]:
         parser.error(f"no row {unknown[0]}; rows: {', '.join(NAMES)}")
     folder = chosen.runs or RUNS / f"deep-reservoir{'-quick' if chosen.quick else ''}"
-    study = Study(jobs(chosen, chosen.rows or tuple(ROWS), folder), chosen.jobs, chosen.device)
+    study = Study.of(jobs(chosen, chosen.rows or tuple(ROWS), folder), chosen)
     print(json.dumps(finish(study, chosen, "Deep reservoir", folder)))
 
 

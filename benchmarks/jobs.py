@@ -151,6 +151,20 @@ class Study:
                 "folders; remove or rename it, or choose another --runs"
             )
 
+    @classmethod
+    def of(cls, jobs: Iterable[Job], chosen: argparse.Namespace) -> Study:
+        """Take the jobs whose row has the text of --only, as the other options of add_options say.
+
+        Raises:
+            SystemExit: no row has it; or as above.
+        """
+        found = list(jobs)
+        taken = [job for job in found if chosen.only in job.row]
+        if not taken:
+            rows = dict.fromkeys(job.row for job in found)
+            sys.exit(f"--only {chosen.only!r}: no row has it; there are {'; '.join(rows)}")
+        return cls(taken, chosen.jobs, chosen.device)
+
     def run(self) -> None:
         """Make what is missing. Raises: SystemExit: it was stopped; the same command goes on."""
         due = [job for job in self.jobs if not job.summary()]
@@ -287,6 +301,7 @@ def add_options(parser: argparse.ArgumentParser, seeds: int) -> None:
     """Add the options that every study has."""
     parser.add_argument("--seeds", type=int, default=seeds or None)
     parser.add_argument("--first", type=int, default=0, help="seed")
+    parser.add_argument("--only", metavar="TEXT", default="", help="rows whose name has it")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, one thread each")
     parser.add_argument("--device", metavar="ON", help="where a new run computes: cpu, cuda, cuda:1, mps, auto")
     parser.add_argument("--runs", type=Path, help="folder of the runs; default: in runs/")

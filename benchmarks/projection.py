@@ -50,11 +50,11 @@ def main() -> None:
     add_options(parser, 3)
     chosen = parser.parse_args()
     folder = chosen.runs or RUNS / f"projection-{chosen.data}{'-quick' * chosen.quick}"
-    study = Study(
-        jobs(chosen.data, folder, range(chosen.first, chosen.first + chosen.seeds), chosen.quick), chosen.jobs, chosen.device
-    )
+    study = Study.of(jobs(chosen.data, folder, range(chosen.first, chosen.first + chosen.seeds), chosen.quick), chosen)
     title = f"The error projected by a device, {chosen.data}: accuracy on the validation split"
     validation = finish(study, chosen, title, folder, "validation")
+    if HOST not in validation or len(validation) < 2:  # --only left nothing to compare
+        return
     best = max((row for row in validation if row != HOST), key=lambda row: validation[row]["mean"])
     test = study.table("test")
     paired = [

@@ -158,7 +158,7 @@ def main() -> None:
     chosen = parser.parse_args()
     chosen.seeds = chosen.seeds or {"table": 10, "sweeps": 3, "range": 1, "energy": 1}[chosen.study]
     folder = chosen.runs or RUNS / f"snn-{chosen.study}{'-quick' if chosen.quick else ''}"
-    study = Study(STUDIES[chosen.study](chosen, folder), chosen.jobs, chosen.device)
+    study = Study.of(STUDIES[chosen.study](chosen, folder), chosen)
     split = "validation" if chosen.study == "range" else "test"
     title = "Spiking networks: accuracy of what was counted" if chosen.study == "energy" else f"aDFA-SNN: {chosen.study}"
     finish(study, chosen, title, folder, split)

@@ -140,7 +140,7 @@ def size_of(scpi: Scpi, root: str) -> tuple[tuple[int, int], int]:
     sides = [part.strip().lstrip("+") for part in reply.split(",")]
     if (
         len(sides) != 2
-        or not all(side.isdigit() and 0 < int(side) < 1 << 16 for side in sides)
+        or not all(side.isdecimal() and 0 < int(side) < 1 << 16 for side in sides)
         or not 2 <= levels <= MOST_LEVELS
     ):
         scpi.link.distrust("an image without a size")

@@ -40,10 +40,6 @@ app = cyclopts.App(
     suppress_keyboard_interrupt=False,  # `run` says what became of the outputs
 )
 app.register_install_completion_command(help="Let the shell complete commands and options of hil: bash, zsh, fish.")
-NEXT = (
-    ("hil compare experiments/compare_digits.toml", "which learner suits this node?"),
-    ("hil serve benches/mzm_awg_scope.toml", "open the same bench from your own scripts"),
-)
 LEVEL = "--log-level"
 UNATTENDED = ("train", "resume", "search", "compare")  # commands that go on without their terminal
 WIDE = 120  # columns of a terminal that has room for everything
@@ -53,7 +49,7 @@ PRINTING = ("status", "list", "describe", "report", "--help", "-h", "--version")
 def console(stream: TextIO | None, level: Level = "normal") -> Terminal:
     """A console that shows its text on `stream`, and neither blocks nor raises: a display may go away, a run goes on."""
     teller = stream if isinstance(stream, Teller) else Teller(stream)
-    known = teller.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    known = teller.isatty() or os.environ.get("COLUMNS", "").isdecimal()
     return Terminal(file=cast(IO[str], teller), width=None if known else 160, breaks=known, level=level)
 
 
@@ -353,9 +349,6 @@ def _execute(folder: Any, trained: Callable[[], Mapping[str, Any]]) -> None:
         page = training.report(folder)
     for line in training.lines(folder, summary, page):
         out.print(line, soft_wrap=True, markup=False)
-    for command, why in NEXT:
-        if Path(command.split()[-1]).exists():  # a suggestion that cannot be followed from here is none
-            out.print(f"next    {command:<46} {why}", soft_wrap=True)
 
 
 @app.command

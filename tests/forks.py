@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from _pytest.config import create_terminal_writer
+from warm import once_in_all
 
 LEAVE_S = 10.0
 LOOK_S = 2.0  # a process that a test has left may hold the pipe of a fork that has ended open
@@ -42,6 +43,7 @@ class Forks:
         """Import what is shared by all forks."""
         for module in self._imported:
             __import__(module)
+        once_in_all()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:

@@ -16,6 +16,8 @@ from small import Command, toml, until
 from warm import Warm
 
 from hil.cli import run
+from hil.commands.train import lines
+from hil.run.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 TWIN = toml(None, "64, 20, 10", train="epochs = 2\nbatch = 64")
@@ -57,6 +59,9 @@ def test_train_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert said.code == 0, said.err
     assert "report" in said.out
     assert "(twin, seed 1" in said.out
+    following = [line.partition("   puts")[0] for line in said.out.splitlines() if line.startswith("next")]
+    assert following == [f"next    hil use {tmp_path / 'r'}"]  # its node is on no bench that could be served
+    assert hil(capsys, *following[0].split()[2:], "--rounds", 1).code == 0
     found = summary(tmp_path / "r")
     assert found["status"] == "done"
     assert found["provenance"] == "twin"
@@ -69,6 +74,15 @@ def test_train_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page or "data:image" in page
     assert not re.search(r"""(src|href)=["']https?://""", page)
+
+
+@pytest.mark.parametrize(("provenance", "served"), [("twin", True), ("measured", False)])
+def test_a_run_on_a_virtual_bench_says_how_to_serve_that_bench(tmp_path: Path, provenance: str, served: bool) -> None:
+    folder = RunFolder.create(tmp_path / "my run")
+    (folder.path / "bench.toml").write_text(BENCH, encoding="utf-8")
+    known = {"wall_s": 1.0, "test_accuracy": 0.5, "seed": 0, "best_epoch": 1, "device_passes": 1, "provenance": provenance}
+    said = list(lines(folder, known, None))
+    assert any(line.startswith(f"next    hil serve '{folder.path}/bench.toml'") for line in said) == served, said
 
 
 @pytest.mark.parametrize(

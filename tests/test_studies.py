@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import signal
@@ -112,6 +113,15 @@ def test_other_settings_are_refused(jobs: Any, file: Path) -> None:
         study(jobs, file, "train.epochs=3")
     with pytest.raises(SystemExit, match="epochs"):
         study(jobs, file, "train.epochs=none")
+
+
+def test_only_rows_that_have_a_text(jobs: Any, file: Path) -> None:
+    made = [jobs.Job(row, 0, file, (), file.parent / row) for row in ("mzm, sine", "snn, sine", "mzm, random 1")]
+    chosen = argparse.Namespace(only="mzm", jobs=1, device=None)
+    assert [job.row for job in jobs.Study.of(made, chosen).jobs] == ["mzm, sine", "mzm, random 1"]
+    chosen.only = "slm"
+    with pytest.raises(SystemExit, match="--only 'slm': no row has it; there are mzm, sine; snn, sine; mzm, random 1"):
+        jobs.Study.of(made, chosen)
 
 
 def test_the_summary_of_an_unfinished_run_is_empty(jobs: Any, file: Path) -> None:

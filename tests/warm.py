@@ -210,9 +210,17 @@ def imports() -> None:
     gc.disable()
     for module in IMPORTED:
         __import__(module)
+    once_in_all()
     gc.freeze()
     gc.enable()
     subprocess.Popen = Warm  # type: ignore[misc]  # for what a process from here starts itself
+
+
+def once_in_all() -> None:
+    """Do what each process would do again: look for a library of VISA, which starts a dozen programs."""
+    from drivers.links.visa_link import library
+
+    library()
 
 
 def begun(end: socket.socket) -> int:

@@ -62,13 +62,13 @@ SCOPE = (
 
 
 class Clock:
-    """Runs a millisecond at every look."""
+    """Runs a millisecond at every look, until it is stopped: tick_s = 0."""
 
     def __init__(self) -> None:
-        self.now_s = 0.0
+        self.now_s, self.tick_s = 0.0, 1e-3
 
     def __call__(self) -> float:
-        self.now_s += 1e-3
+        self.now_s += self.tick_s
         return self.now_s
 
 

@@ -20,7 +20,7 @@ def check_named(bench: BenchFile, named: Sequence[str], key: str) -> None:
     """Raises: ConfigError: a name in [node] that is no instrument, or a channel that is no number."""
     for one in named:
         role(bench, name_of(one), key)
-        if "." in one and not one.rpartition(".")[2].isdigit():
+        if "." in one and not one.rpartition(".")[2].isdecimal():
             raise ConfigError(
                 "no channel of an instrument", where=f"{bench.place}: [node] {key}", got=f'"{one}"',
                 allowed='"NAME" or "NAME.CHANNEL", as "bias.2"', outputs=UNTOUCHED, todo="correct the name",

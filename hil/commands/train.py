@@ -35,7 +35,7 @@ from hil.errors import (
     Unrepeatable,
     UnsafeOutputs,
 )
-from hil.files import remove_tree
+from hil.files import remove_tree, there
 from hil.foreign import foreign, said
 from hil.hints import counted, quoted
 from hil.loggers import loggers
@@ -277,6 +277,11 @@ def lines(folder: RunFolder, summary: Mapping[str, Any], page: Path | None) -> I
     yield f"run     {folder.path}"
     if page is not None:
         yield f"report  {page}"
+    following = [(f"hil use {quoted(folder.path)}", "puts the trained network to use, round after round")]
+    if there(bench := folder.path / "bench.toml") and summary["provenance"] == "twin":
+        following.append((f"hil serve {quoted(bench)}", "opens the same bench to your own scripts"))
+    wide = max(len(command) for command, _ in following)
+    yield from (f"next    {command:<{wide}}   {why}" for command, why in following)
 
 
 def _begun(

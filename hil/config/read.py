@@ -315,7 +315,7 @@ def _told(message: str) -> str:
 def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
     """The keys allowed in the section `path` of `model`."""
     for part in path:
-        if part.isdigit():  # a place in a list of tables
+        if part.isdecimal():  # a place in a list of tables
             continue
         annotation = model.model_fields[part].annotation
         options = [annotation, *getattr(annotation, "__args__", ())]

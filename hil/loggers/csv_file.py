@@ -24,7 +24,7 @@ class CsvFile:
         kept: list[list[str]] = []
         if there(self._path):
             rows = csv.reader(io.StringIO(read_text(self._path, MOST_BYTES)))
-            kept = [row for row in rows if len(row) == len(HEAD) and row[1].isdigit() and int(row[1]) <= told.step]
+            kept = [row for row in rows if len(row) == len(HEAD) and row[1].isdecimal() and int(row[1]) <= told.step]
         write_atomic(self._path, _text([HEAD, *kept]))
 
     def log(self, entry: Entry) -> None:

@@ -165,7 +165,7 @@ def channels_of(token: Token, known: Mapping[int, object]) -> list[int]:
     found: list[int] = []
     for part in text[2:-1].split(","):
         first, _, last = part.partition(":")
-        if not (first.isdigit() and (last or first).isdigit()):
+        if not (first.isdecimal() and (last or first).isdecimal()):
             raise ScpiError(-104, text[:24])
         found += range(int(first[:4]), int((last or first)[:4]) + 1)
     if not found or not set(found) <= set(known):

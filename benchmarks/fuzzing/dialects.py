@@ -1,0 +1,64 @@
+"""Targets that are simulated instruments: every dialect that has a golden transcript, on damaged messages of that session."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from drivers.fixed_session import opened, session
+from drivers.links.memory import MemoryLink
+from fuzzing.boxes import Clock, Impatient
+from fuzzing.target import Target
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests" / "drivers"))
+from golden import CASES, SIM, Edge, named, triggered
+
+TOGETHER = 6  # messages of one sample: what one sets, the next uses
+
+
+def dialect(name: str, folder: Path, stack: ExitStack) -> Target:
+    """The box of a transcript: whatever it is told, it answers in bytes, can be kept and restored, and lives on."""
+    driver_use, driver_settings, use, settings = CASES[name]
+    kind = named(f"{SIM}{use}")
+    honest = kind(**settings)
+    link = MemoryLink(honest)
+    session(*triggered(opened(named(driver_use), link, driver_settings), Edge(honest)))
+    said = link.sent
+    samples = list(dict.fromkeys(b"\n".join(said[at : at + TOGETHER]) for at in range(0, len(said), TOGETHER // 2)))
+
+    def run(data: bytes) -> None:
+        clock = Clock()
+        lock = Impatient(clock)
+        box = kind(lock=lock, **settings, **({"clock": clock} if "clock" in signature(kind).parameters else {}))
+        lock.boxes = [box]
+        for message in data.split(b"\n"):
+            reply = box.execute(message)
+            assert reply is None or isinstance(reply, bytes)
+        clock.tick_s = 0.0
+        once = _restored(box, box.snapshot())  # a scope that waits begins its wait anew
+        assert _restored(box, once) == once, "not what was kept"
+        box.reboot()
+        assert box.execute(b"*IDN?"), "it is dead"
+
+    return Target(f"dialect_{name}", samples, run)
+
+
+def _restored(box: Any, state: object) -> object:
+    """What the box keeps after it was given a state, by way of text."""
+    box.restore(json.loads(json.dumps(state)))
+    return json.loads(json.dumps(box.snapshot()))
+
+
+def _made(name: str) -> Callable[[Path, ExitStack], Target]:
+    made = partial(dialect, name)
+    made.__name__, made.__module__ = name, __name__  # type: ignore[attr-defined]
+    return made
+
+
+TARGETS = tuple(map(_made, CASES))
