@@ -26,6 +26,10 @@ HERE = Path(__file__).resolve().parents[1]
 LONGEST_S = 300.0
 
 
+class Failed(Exception):
+    """A run did not come to its end."""
+
+
 @dataclass(frozen=True)
 class Row:
     """An experiment through a bench.
@@ -67,7 +71,7 @@ QUICK = ("dac_board", "mzi_mesh", "slm_camera")
 
 
 def trained(row: Row, seed: int, folder: Path, extra: tuple[str, ...]) -> dict[str, Any]:
-    """Train, unless the run is there; return its summary. Raises: SystemExit: it failed."""
+    """Train, unless the run is there; return its summary. Raises: Failed."""
     path = folder / f"{row.bench}-{seed}"
     if not (path / "summary.json").exists():
         command = [sys.executable, "-m", "hil", "train", f"experiments/{row.experiment}.toml", "--run", str(path)]
@@ -76,7 +80,7 @@ def trained(row: Row, seed: int, folder: Path, extra: tuple[str, ...]) -> dict[s
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
         done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise SystemExit(f"{row.bench}, seed {seed}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr}")
+            raise Failed(f"{row.bench}, seed {seed}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr}")
     found: dict[str, Any] = json.loads((path / "summary.json").read_text())
     learner = tomllib.loads((path / "config.toml").read_text())["learner"]["use"]
     return found | {"test": found[f"test_{found['metric']}"], "learner": learner}
@@ -106,11 +110,14 @@ def table(only: str, seeds: list[int], folder: Path, quick: bool) -> int:
     for row in ROWS:
         if only not in row.bench or (quick and row.bench not in QUICK):
             continue
-        found = [trained(row, seed, folder, ("train.epochs=1",) if quick else ()) for seed in seeds]
-        line, good = judged(row, found)
+        try:
+            line, good = judged(row, [trained(row, seed, folder, ("train.epochs=1",) if quick else ()) for seed in seeds])
+        except Failed as failure:
+            print(failure, file=sys.stderr, flush=True)
+            line, good = f"| {row.bench} | {row.experiment} | failed | | | | | |", False
         print(f"{row.bench:22}{line}", file=sys.stderr, flush=True)
         lines.append(line)
-        missed += [] if good or quick else [row.bench]
+        missed += [] if good or (quick and "failed" not in line) else [row.bench]
     print("| bench | experiment, learner | test | mean | worst | floor | node evaluations | wall time, s |")
     print("|---|---|---|---|---|---|---|---|", *lines, sep="\n")
     print(json.dumps({"benches": len(lines), "missed": missed}))

@@ -1,4 +1,4 @@
-"""Averages in the oscilloscope: the noise falls as by reading each record, one record comes over the wire, none is counted twice."""
+"""Averages in the oscilloscope: the noise falls as by reading each record, and one record comes over the wire."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_instruments_that_do_not_average_are_refused() -> None:
     board = RedPitaya(MessageLink(SimulatedRedPitaya()))
     with pytest.raises(ConfigError, match="but no records"):
         Waveform(playing(board), taking(board), settings)
-    with pytest.raises(ConfigError, match="so many records.*2 to 10240"):
+    with pytest.raises(ConfigError, match=r"so many records.*2 to 10240"):
         opened(AFG, MSO, averages=20_000)
 
 
