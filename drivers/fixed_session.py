@@ -36,7 +36,8 @@ def opened(made: Callable[..., Any], link: Link | FrameLink, settings: Mapping[s
     """The driver over a link, as a bench opens it: an instrument of text is asked who it is before it gets a driver."""
     if "link" in inspect.signature(made).parameters:  # a board of frames asks by itself
         return made(link=link, **settings)
-    scpi = getattr(made, "speaks", Scpi)(link)
+    speaks: Callable[[Any], Scpi] = getattr(made, "speaks", Scpi)
+    scpi = speaks(link)
     scpi.identify()
     return made(scpi=scpi, **settings)
 
