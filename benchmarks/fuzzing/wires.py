@@ -8,15 +8,19 @@ import struct
 from binascii import crc_hqx
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from pyvisa_py.protocols.rpc import Client
+from pyvisa_py.protocols.vxi11 import DEVICE_CORE_PROG, DEVICE_CORE_VERS, CoreClient, Vxi11Packer, Vxi11Unpacker
 
 from drivers.links.block import read_block
 from drivers.links.hislip import HislipWire
 from drivers.links.link import Trust
 from drivers.links.stream import BenchSocket, SocketStream
 from drivers.links.visa_link import VisaLink, Wire
+from drivers.links.vxi11 import Vxi11Wire
 from drivers.safe import carry_out
 from drivers.scpi import Expect, Scpi
 from drivers.spiking.session import FrameSession
@@ -105,7 +109,7 @@ class OneWire(VisaLink):
         self._wire = self._make()
 
 
-class Client:
+class HislipClient:
     """What HislipWire uses of PyVISA-py's protocol object."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -166,7 +170,7 @@ def hislip(folder: Path, stack: ExitStack) -> Target:
 
     def run(data: bytes) -> None:
         with pairs.saying(data[1:]) as sock:
-            link = OneWire(lambda: HislipWire(Client(sock), "fuzz", 0.5))
+            link = OneWire(lambda: HislipWire(HislipClient(sock), "fuzz", 0.5))
             if data[:1] == b"\x40":
                 link.clear()
             elif data[:1] < b"\x80":
@@ -175,6 +179,59 @@ def hislip(folder: Path, stack: ExitStack) -> Target:
                 read_all(link)
 
     return Target("hislip", samples, run, (LinkError,))
+
+
+class Calls(CoreClient):
+    """PyVISA-py's client of VXI-11 on a connection that is there."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        Client.__init__(self, "127.0.0.1", DEVICE_CORE_PROG, DEVICE_CORE_VERS, 0)
+        self.packer, self.unpacker, self.sock = Vxi11Packer(), Vxi11Unpacker(""), sock
+
+
+class Vxi11Session:
+    """What Vxi11Wire uses of PyVISA-py's session."""
+
+    link, max_recv_size = 1, 256
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.interface = Calls(sock)
+
+
+def vxi11(folder: Path, stack: ExitStack) -> Target:
+    """Answers to calls; the first byte chooses what is called."""
+    pairs = Pairs(stack)
+
+    def reply(xid: int, *results: int, data: bytes | None = None) -> bytes:
+        body = struct.pack("!6I", xid, 1, 0, 0, 0, 0) + struct.pack(f"!{len(results)}I", *results)
+        if data is not None:
+            body += struct.pack("!I", len(data)) + data + bytes(-len(data) % 4)
+        return struct.pack("!I", 1 << 31 | len(body)) + body
+
+    def read(data: bytes, *cuts: int) -> bytes:
+        cuts = (0, *cuts, *range(cuts[-1] if cuts else 0, len(data), 256)[1:], len(data))
+        pieces = [data[first:last] for first, last in pairwise(cuts)]
+        return b"".join(reply(n, 0, 4 * (n == len(pieces)), data=piece) for n, piece in enumerate(pieces, 1))
+
+    samples = [b"\x00" + read(t + b"\n") for t in TEXTS]
+    samples += [b"\xff" + read(b + b"\n", 2, 2 + int(b[1:2])) for b in BLOCKS]  # as they are asked for
+    samples += [b"\x00" + reply(1, error, 0, data=b"") for error in (0, 4, 11, 15, 23)]
+    samples += [b"\x00" + reply(0, 0, 4, data=b"stale") + read(TEXTS[0]), b"\x40" + reply(1, 0), b"\x50" + reply(1, 0, 4)]
+
+    def run(data: bytes) -> None:
+        with pairs.saying(data[1:]) as sock:
+            link = OneWire(lambda: Vxi11Wire(Vxi11Session(sock), "fuzz", 0.5))
+            kind = data[:1]
+            if kind == b"\x40":
+                link.clear()
+            elif kind == b"\x50":
+                link.write(b"ABCD")
+            elif kind < b"\x80":
+                link.read_text()
+            else:
+                read_all(link)
+
+    return Target("vxi11", samples, run, (LinkError,))
 
 
 class TextLink:
@@ -336,4 +393,4 @@ def framed(folder: Path, stack: ExitStack) -> Target:
     return Target("frame_session", samples, lambda data: talk(FrameLine(data)), (LinkError, InstrumentError))
 
 
-TARGETS = (memory_block, stream, hislip, conversation, framed)
+TARGETS = (memory_block, stream, hislip, vxi11, conversation, framed)

@@ -22,6 +22,7 @@ from hil.errors import Desync, Disconnected, LinkTimeout
 LINE_LIMIT_BYTES = 16 << 20
 CHUNK_BYTES = 64 << 10
 JOIN_BYTES = 64 << 10
+RECEIVED_BYTES = 1 << 20
 SHOWN_BYTES = 32
 
 
@@ -66,12 +67,12 @@ class BenchSocket(socket.socket):
             self.settimeout(silence_s)
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        """Receive up to `bufsize` bytes.
+        """Receive up to `bufsize` bytes, and no more than RECEIVED_BYTES.
 
         Raises:
             ConnectionResetError: the other end closed the connection.
         """
-        data = super().recv(bufsize, flags)
+        data = super().recv(min(bufsize, RECEIVED_BYTES), flags)  # whoever takes a damaged length for one gets no memory for it
         if bufsize and not data:
             raise ConnectionResetError("the end of the connection")
         return data

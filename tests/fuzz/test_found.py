@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from drivers.keysight_infiniivision import InfiniiVision as ScopeDriver
 from drivers.links.memory import MemoryLink
+from drivers.links.stream import BenchSocket
 from drivers.safe import Ramp, SafeState, Step, carry_out
 from drivers.scpi import Expect
 from drivers.scpi_digitizer import Described
@@ -30,6 +33,7 @@ from sim_devices.bench.control import ControlClient, ControlServer, refused
 from sim_devices.bench.wiring import Plant, Wire
 from sim_devices.instruments.frame_protocol import frames
 from sim_devices.instruments.keysight_33600 import Keysight33600
+from sim_devices.instruments.keysight_e36300 import KeysightE36312A
 from sim_devices.instruments.keysight_infiniivision import InfiniiVision
 from sim_devices.instruments.sampling import sampling
 from sim_devices.instruments.spiking_board import SpikingBoard
@@ -248,6 +252,25 @@ def test_a_long_number_that_is_none_takes_no_longer_than_reading_it() -> None:
     box.execute(b":SOUR1:VOLT " + b"1" * 50_000 + b"!")
     assert time.process_time() - begin < 0.5
     assert (box.execute(b":SYST:ERR?") or b"").startswith(b"-104")
+
+
+def test_a_channel_that_looks_like_a_digit_is_no_channel() -> None:
+    box = KeysightE36312A()
+    box.execute("VOLT 1,(@\u00b3)".encode("latin-1"))
+    assert (box.execute(b":SYST:ERR?") or b"").startswith(b"-104")
+
+
+def test_an_announced_gigabyte_is_not_made_room_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door, socket.create_connection(door.getsockname()) as here:
+        there, _ = door.accept()
+        with there, BenchSocket.adopt(here) as end:
+            there.sendall(b"ab")
+            tracemalloc.start()
+            try:
+                assert end.recv(1 << 30) == b"ab"
+                assert tracemalloc.get_traced_memory()[1] < 4 << 20
+            finally:
+                tracemalloc.stop()
 
 
 @pytest.mark.parametrize("scale", [b"0", b"-1", b"1e30"])
