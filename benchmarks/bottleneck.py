@@ -1,6 +1,7 @@
 """Is the instrument the bottleneck? Training on virtual benches that are as slow as real ones.
 
     python benchmarks/bottleneck.py [--quick]
+    python benchmarks/bottleneck.py --averages [--quick]     16 averages of a record: by the computer, and by the scope
 
     wall_vs_bound           wall time of an epoch over max( instrument, host ), both of the same training with whole batches:
                             the seconds in which it waited for an instrument, and the rest
@@ -19,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import platform
 import statistics
 import sys
@@ -48,6 +48,7 @@ CASES: Mapping[str, tuple[str, Any, list[int], int]] = {  # bench file, timing, 
     "the same; 64-800-800-10, batch 480": ("mzm_awg_scope", TABLED, [64, 800, 800, 10], 480),
     "siglent_rigol, typical; 64-200-200-10, batch 128": ("siglent_rigol", "typical", [64, 200, 200, 10], 128),
 }
+AVERAGED = ("afg_mso", TABLED, [64, 100, 100, 10], 128)
 FLOORS = {"wall_vs_bound": (0.0, 1.1), "predicted_vs_achieved": (0.85, 1.15), "duty": (0.9, 1.0)}
 
 
@@ -59,11 +60,11 @@ class Spent:
     bench_s: float
     did: Mapping[str, float]
 
-    def declared_s(self, symbol_rate_hz: float) -> float:
-        """Seconds that it would have taken by TABLED alone, one record after the other."""
+    def declared_s(self, symbol_rate_hz: float, plays: int) -> float:
+        """Seconds that it would have taken by TABLED alone, one record after the other, each played so often."""
         did = self.did
         moved_s = did["bytes_up"] / 10e6 + did["bytes_down"] / 5e6
-        return moved_s + 20e-3 * did["records"] + did["played"] / symbol_rate_hz
+        return moved_s + 10e-3 * (1 + plays) * did["records"] + did["played"] / symbol_rate_hz
 
 
 def waited_s(stats: Stats) -> float:
@@ -94,10 +95,11 @@ def epochs_of(made: Built, rounds: int) -> tuple[list[Spent], list[Spent]]:
     return found
 
 
-def case(bench: str, timing: Any, widths: list[int], batch: int, rounds: int, folder: Path) -> dict[str, Any]:
-    """Measure one bench."""
+def case(bench: str, timing: Any, widths: list[int], batch: int, rounds: int, folder: Path, **record: object) -> dict[str, Any]:
+    """Measure one bench. record: settings of [waveform] besides those of its file."""
     table = toml.loads((ROOT / "benches" / f"{bench}.toml").read_text("utf-8"))
     table["virtual"]["timing"] = timing
+    table["waveform"] |= record
     (folder / "bench.toml").write_text(tomli_w.dumps(table), "utf-8")
     experiment = experiment_of({
         "data": {"use": "digits"}, "network": {"widths": widths}, "device": {"bench": "bench.toml"},
@@ -113,8 +115,11 @@ def case(bench: str, timing: Any, widths: list[int], batch: int, rounds: int, fo
     wall_s = statistics.median(one.wall_s for one in cut)
     instrument_s = statistics.median(one.bench_s for one in whole)
     host_s = statistics.median(one.wall_s - one.bench_s for one in whole)
-    rate_hz = experiment.bench.record.symbol_rate_hz if isinstance(experiment.bench, WaveformBench) else math.inf
-    declared = {"declared_s": round(statistics.median(one.declared_s(rate_hz) for one in whole), 3)} if timing is TABLED else {}
+    declared: dict[str, float] = {}
+    if timing is TABLED and isinstance(experiment.bench, WaveformBench):
+        told = experiment.bench.record
+        alone = [one.declared_s(told.symbol_rate_hz, told.plays) for one in whole]
+        declared = {"declared_s": round(statistics.median(alone), 3)}
     return {
         "wall_vs_bound": round(wall_s / max(instrument_s, host_s), 3),
         "predicted_vs_achieved": round(forecast.epoch_s / wall_s, 3),
@@ -129,10 +134,23 @@ def case(bench: str, timing: Any, widths: list[int], batch: int, rounds: int, fo
     }
 
 
+def averages(rounds: int) -> None:
+    """Measure one bench with 16 averages of each record, by the computer and by the oscilloscope."""
+    for way in ("host", "scope"):
+        with tempfile.TemporaryDirectory() as folder:
+            found = case(*AVERAGED, rounds, Path(folder), averages=16, averaged_by=way)
+        print(f"  averaged_by = {way}: {json.dumps(found)}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="3 epochs each way instead of 9")
-    rounds = 3 if parser.parse_args().quick else 9
+    parser.add_argument("--averages", action="store_true", help="16 averages, by the computer and by the oscilloscope")
+    asked = parser.parse_args()
+    rounds = 3 if asked.quick else 9
+    if asked.averages:
+        averages(rounds)
+        return
     found = {}
     for name, (bench, timing, widths, batch) in CASES.items():
         with tempfile.TemporaryDirectory() as folder:

@@ -51,12 +51,14 @@ class DacBoard:
         expect: who should answer.
         beat: called at every use of the line.
         link: instead of `address`: a line that is open already; this object owns it.
+        session: number of the conversation, to say the same bytes as another one; None: from the clock.
 
     Raises:
         OutOfRange, ConfigError: wider limits than the board's, or channels that it does not have. WrongInstrument, LinkError.
     """
 
     simulated = False  # a bench says so by itself
+    baud = BAUD
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class DacBoard:
         expect: Expect | None = None,
         beat: Callable[[], None] | None = None,
         link: FrameLink | None = None,
+        session: int | None = None,
     ) -> None:
         self.channels, self.inputs, self._averages, self._watchdog_s = tuple(channels), tuple(inputs), averages, watchdog_s
         self._called, self._closed, self._armed = called, False, False
@@ -81,10 +84,11 @@ class DacBoard:
                 "no such averages or watchdog", where=called, got=f"{averages}, {watchdog_s:g} s",
                 allowed=f"1 to {MOST_AVERAGES}, 0 to 1e6 s", outputs="unchanged; nothing was sent",
             )  # fmt: skip
-        line = link or SerialLink(address, baud=BAUD, beat=beat)
+        line = link or SerialLink(address, baud=self.baud, beat=beat)
         try:
             who = expect or Expect()
-            self._session = FrameSession(line, expect=Expect(who.maker or "HIL", who.model or "DAC-BOARD", who.serial))
+            known = Expect(who.maker or "HIL", who.model or "DAC-BOARD", who.serial)
+            self._session = FrameSession(line, expect=known, session=session)
             self.identity = self._session.welcome.identity
             self._describe(low_v, high_v)
         except BaseException:

@@ -12,6 +12,7 @@ played to its driver alone (drivers/links/scripted.py): `hil transcript` records
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from drivers.links.link import Link
 from drivers.scpi import Scpi
 from drivers.scpi_meter import ScpiMeter
 from drivers.scpi_source import resting
+from drivers.spiking.session import FrameLink
 from drivers.waveform.roles import parts
 from hil.port import each
 
@@ -30,9 +32,12 @@ SAMPLES, SHARE = 32, 0.1  # of a record; of the way from the middle of the limit
 WAIT_S = 5.0
 
 
-def opened(made: Callable[..., Any], link: Link, settings: Mapping[str, Any]) -> Any:
-    """The driver over a link, as a bench opens it: it is asked who it is before it gets a driver."""
-    scpi = Scpi(link)
+def opened(made: Callable[..., Any], link: Link | FrameLink, settings: Mapping[str, Any]) -> Any:
+    """The driver over a link, as a bench opens it: an instrument of text is asked who it is before it gets a driver."""
+    if "link" in inspect.signature(made).parameters:  # a board of frames asks by itself
+        return made(link=link, **settings)
+    speaks: Callable[[Any], Scpi] = getattr(made, "speaks", Scpi)
+    scpi = speaks(link)
     scpi.identify()
     return made(scpi=scpi, **settings)
 

@@ -10,6 +10,11 @@ Words with a meaning of their own: 0 a hole (nothing was acquired), 1 clipped lo
 9.9E37 mean that there is no measurement. :SYSTem:LOCK locks the front panel. Channels 1 and 2, and 3 and 4, share a converter
 and its memory: both of a pair on halve rate and record length (data sheets, "Maximum sample rate": half channel, all channels).
 
+    :ACQuire:TYPE AVERage; COUNt <n>       an average is done after n edges; :AER? 1 before each; :WAVeform:COUNt? its records
+
+Of an average 1000 points at most are read (2000 X-Series Programmer's Guide, p. 631, "AVERage Data"). That :SINGle takes all n
+is assumed, and COUNt is asked after each.
+
 Source: Keysight InfiniiVision 4000 X-Series Programmer's Guide, ":WAVeform Commands", ":ACQuire Commands", ":AER", and
 "Synchronizing Acquisitions" (SINGle, wait for AER 1, trigger, wait until the Run bit of OPERegister:CONDition falls).
 """
@@ -24,6 +29,7 @@ from drivers.scpi import Identity
 from drivers.scpi_digitizer import (
     POSITION,
     RANGE,
+    Averaging,
     Channel,
     Described,
     Model,
@@ -63,6 +69,7 @@ class InfiniiVision(ScpiDigitizer):
     inputs: ClassVar[Mapping[float, str]] = {50.0: "FIFT", 1e6: "ONEM"}
     rails: ClassVar[Rails] = Rails(1, 0xFFFF, hole=0)
     lock: ClassVar[tuple[str, str]] = (":SYST:LOCK 1;:SYST:LOCK?", ":SYST:LOCK 0")
+    averaging = Averaging(65_536, (":ACQ:TYPE AVER", ":ACQ:COUN {}"), {"averages": ":ACQ:COUN?"}, samples=1000)
 
     def _limits(self, identity: Identity) -> Model:
         return paired(known(MODELS, identity, beginnings(MODELS)), self.channels)
@@ -108,7 +115,7 @@ class InfiniiVision(ScpiDigitizer):
             self._scpi.send(f"{header}:DISP 1", f"{header}:COUP DC", f"{header}:IMP {self._input}", f"{header}:PROB 1",
                             f"{header}:RANG {channel.range_v:.6g}", f"{header}:OFFS {channel.offset_v:.6g}")  # fmt: skip
         self._scpi.send(":TRIG:MODE EDGE", ":TRIG:EDGE:SOUR EXT", f":TRIG:EDGE:LEV {self._trigger_v:.6g}",
-                        ":TRIG:EDGE:SLOP POS", ":TRIG:SWE NORM", ":ACQ:TYPE NORM")  # fmt: skip
+                        ":TRIG:EDGE:SLOP POS", ":TRIG:SWE NORM", *self._acquisition)  # fmt: skip
         self._scpi.send(
             f":WAV:SOUR CHAN{self._channels[0].number}", ":WAV:FORM WORD", ":WAV:BYT LSBF", ":WAV:UNS 1", ":WAV:POIN:MODE RAW"
         )
@@ -130,6 +137,12 @@ class InfiniiVision(ScpiDigitizer):
 
     def _runs(self) -> bool:
         return bool(self._scpi.ask_int(":OPER:COND?") & RUNNING)
+
+    def _ready_again(self, taken: int) -> bool:
+        return bool(self._scpi.ask_int(":AER?"))  # set anew for every record of an average
+
+    def _averaged(self) -> bool:
+        return self._scpi.ask_int(":WAV:COUN?") == self._averages
 
     def _preamble(self, one: Channel) -> str:
         return self._scpi.ask(f"{self._source(one)}:WAV:PRE?")

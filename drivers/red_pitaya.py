@@ -141,6 +141,7 @@ class PitayaScope(ScpiDigitizer):
     stop: ClassVar[str] = "ACQ:STOP"
     form = ("ACQ:DATA:UNITS?;ACQ:DATA:FORMAT?", "VOLTS;BIN")
     speaks: ClassVar[type[Scpi]] = Crlf
+    averaging = "the board averages what decimation leaves out, but no records"
     _edge_at = "the generator's own start"
     _delay = BUFFER // 2
 

@@ -105,6 +105,7 @@ class RigolScope(ScpiDigitizer):
 
     timed: ClassVar[tuple[str, ...]] = (RANGE, POSITION, DEPTH)
     inputs: ClassVar[Mapping[float, str]] = {1e6: ""}
+    averaging = "no guide says that its memory holds the average, nor when all records of a single one were taken"
     speaks: ClassVar[type[Scpi]] = OneByOne
     lock: ClassVar[tuple[str, str]] = (":SYST:LOCK 1;:SYST:LOCK?", ":SYST:LOCK 0")
 

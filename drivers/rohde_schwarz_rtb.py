@@ -2,6 +2,8 @@
 
     ACQuire:POINts:AUTomatic OFF; ACQuire:POINts <n>; TIMebase:ACQTime <n / rate>        a record has one of a few lengths
     SINGle, then STATus:OPERation:CONDition? bit 3       waits for a trigger; ACQuire:STATe? COMP when the record is complete
+    ACQuire:TYPE AVERage; AVERage:COUNt <n>; NSINgle:COUNt <n>      SINGle takes n records then; AVERage:COMPlete? 1
+    STATus:OPERation?                                    bit 3: it began to wait for a trigger since the last question
     FORMat UINT,16; FORMat:BORDer LSBF; CHANnel1:DATA:POINts MAX; CHANnel1:DATA?         #<d><bytes><uint16...>, all of it
     CHANnel1:DATA:HEADer?      start,stop in s,samples,values a sample
 
@@ -12,7 +14,8 @@ offset is the voltage at the middle of the screen. The external trigger's level 
 
 Source: R&S RTB2000 User Manual 1333.1611.02, "Reading waveform data in unsigned integer format" (version 06, p. 259),
 "FORMat[:DATA]" (p. 369), "CHANnel<m>:DATA:POINts", "ACQuire:STATe", "STATus:OPERation"; data sheet (2.5 GSa/s and 20 Msamples
-interleaved). That TIMebase:ACQTime takes any time is assumed from programs of others; it is read back.
+interleaved). "SINGle", "ACQuire:NSINgle:COUNt", "ACQuire:AVERage" are read in the RTM2 User Manual (p. 414, 417), the largest
+count in PyMeasure 0.16 and QCoDeS. That TIMebase:ACQTime takes any time is assumed from programs of others; it is read back.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from drivers.scpi import Identity
 from drivers.scpi_digitizer import (
     POSITION,
     RANGE,
+    Averaging,
     Channel,
     Described,
     Model,
@@ -51,6 +55,12 @@ class RohdeSchwarzRTB(ScpiDigitizer):
     inputs: ClassVar[Mapping[float, str]] = {1e6: "DCL"}
     rails: ClassVar[Rails] = Rails(0, 0xFFC0)
     hide: ClassVar[str] = ":CHAN1:STAT OFF"
+    plain: ClassVar[str] = ":ACQ:TYPE REFR"
+    averaging = Averaging(
+        100_000,
+        (":ACQ:TYPE AVER", ":ACQ:AVER:COUN {}", ":ACQ:NSIN:COUN {}", f":STAT:OPER:PTR {WAITING}", ":STAT:OPER:NTR 0"),
+        {"averages": ":ACQ:AVER:COUN?", "records of a single acquisition": ":ACQ:NSIN:COUN?"},
+    )
     form = (":FORM?;:FORM:BORD?", "UINT,16;LSBF")
     _edge_at = "the scope's EXT TRIG IN"
 
@@ -98,7 +108,7 @@ class RohdeSchwarzRTB(ScpiDigitizer):
     def _set_up(self) -> None:
         rest = (
             ":TRIG:A:TYPE EDGE", ":TRIG:A:SOUR EXT", f":TRIG:A:LEV5 {self._trigger_v:.6g}", ":TRIG:A:EDGE:SLOP POS",
-            ":TRIG:A:MODE NORM", ":ACQ:TYPE REFR", ":ACQ:POIN:AUT OFF", ":TIM:REF 50", ":FORM UINT,16", ":FORM:BORD LSBF",
+            ":TRIG:A:MODE NORM", *self._acquisition, ":ACQ:POIN:AUT OFF", ":TIM:REF 50", ":FORM UINT,16", ":FORM:BORD LSBF",
         )  # fmt: skip
         self._send_screens(self._screen_of, rest, self._held_volts)
 
@@ -120,11 +130,20 @@ class RohdeSchwarzRTB(ScpiDigitizer):
 
     def arm(self) -> None:
         """Wait for one trigger; see ScpiDigitizer.arm."""
-        self._scpi.link.write(b":SING")
+        averages = self._averages > 1
+        self._scpi.link.write(b":ACQ:AVER:RES;:SING" if averages else b":SING")
         self._armed(False, lambda: bool(self._scpi.ask_int(":STAT:OPER:COND?") & WAITING), "no wait for a trigger")
+        if averages:
+            self._ready_again(0)  # reading the event register clears it
 
     def _runs(self) -> bool:
         return self._scpi.ask(":ACQ:STAT?").upper() != "COMP"
+
+    def _ready_again(self, taken: int) -> bool:
+        return bool(self._scpi.ask_int(":STAT:OPER?") & WAITING)  # that it began to wait since the last question
+
+    def _averaged(self) -> bool:
+        return self._scpi.ask_bool(":ACQ:AVER:COMP?")
 
     def _preamble(self, one: Channel) -> str:
         fields = ";".join(f"{one.header}:DATA:{field}?" for field in ("XOR", "XINC", "YOR", "YINC"))

@@ -1,7 +1,7 @@
 """Common parts of drivers of oscilloscopes: channels and their screens, what is configured, records and their checks.
 
     configure   everything that stays (once), then the time axis         nothing is sent if it is set already
-    arm, wait   one trigger, recorded
+    arm, wait   one trigger, recorded; an average takes several, and says when it is ready for the next (`again`)
     read        preamble (now and then: somebody may turn a knob), words, words at a rail
 
 What an instrument says in its own words is in its own file: the settings that count (`_held_of`, `_held_besides`), how it is
@@ -27,6 +27,7 @@ from drivers.scpi import Identity, Scpi, reading, spoken
 from drivers.scpi_driver import ScpiDriver
 from drivers.time_bases import Rates, TimeBase, TimeBases
 from drivers.waveform.record import Axis, Memory, Record, Scale, Words
+from drivers.waveform.roles import no_average
 from hil.device import Port
 from hil.errors import (
     Changed,
@@ -73,6 +74,23 @@ class Rails:
     low: int
     high: int
     hole: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Averaging:
+    """How a scope averages records by itself.
+
+    Args:
+        most: records of an average, at most.
+        commands: that set it, the number of records where "{}" stands.
+        asked: questions for that number, by the name of the setting.
+        samples: of a record, at most; None: as many as of any other.
+    """
+
+    most: int
+    commands: tuple[str, ...]
+    asked: Mapping[str, str]
+    samples: int | None = None
 
 
 @dataclass(slots=True)
@@ -149,6 +167,8 @@ class ScpiDigitizer(ScpiDriver):
     hide: ClassVar[str] = ""  # hides channel 1, which *RST shows: one that is on may take rate and memory from another
     form: tuple[str, str] = ("", "")  # question for the form of the words, and its answer
     source: ClassVar[str] = ":WAV:SOUR CHAN{}"  # chooses the channel whose words are asked for
+    plain: ClassVar[str] = ":ACQ:TYPE NORM"  # chooses records that are no averages
+    averaging: ClassVar[Averaging | str] = "its driver reads one record for each trigger"  # or why it does not average
 
     _bases: TimeBases | Rates | None = None  # None: every whole divider of its clock
 
@@ -169,7 +189,8 @@ class ScpiDigitizer(ScpiDriver):
         numbers = tuple(channels) or (channel,)
         self._name = f"scope channel{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
         self._trigger_v, self._clock = trigger_v, clock
-        self._arming, self._taking = Poll(), Poll()
+        self._arming, self._taking, self._between = Poll(), Poll(), Poll()
+        self._averages = 1
         self._shape: Shape | None = None  # what the instrument is configured for, if that is known
         self._closed = False
         try:
@@ -182,10 +203,13 @@ class ScpiDigitizer(ScpiDriver):
         except BaseException:
             self._scpi.close()
             raise
-        held = (*(setting for one in self._channels for setting in self._held_of(one)), *self._held_besides())
-        self._panel = Panel(self._scpi, self._name, held, lock=self.lock[0], unlock=self.lock[1])
+        self._panel = self._watched()
         self.memory = model.memory if memory_samples is None else Memory(model.memory.least, memory_samples)
         self.highest_rate_hz, self._most = model.rate_hz, model.memory.most
+
+    def _watched(self, *more: Setting) -> Panel:
+        held = (*(setting for one in self._channels for setting in self._held_of(one)), *self._held_besides(), *more)
+        return Panel(self._scpi, self._name, held, lock=self.lock[0], unlock=self.lock[1])
 
     # What an instrument says in its own words.
 
@@ -220,6 +244,14 @@ class ScpiDigitizer(ScpiDriver):
     @abstractmethod
     def _runs(self) -> bool:
         """True while the record is not complete."""
+
+    def _ready_again(self, taken: int) -> bool:
+        """True if `taken` records of an average were taken, and the scope waits for the next edge."""
+        raise NotImplementedError  # where `averaging` is a reason
+
+    def _averaged(self) -> bool:
+        """True if the record is the average of as many records as it should be."""
+        raise NotImplementedError  # where `averaging` is a reason
 
     @abstractmethod
     def _preamble(self, one: Channel) -> str:
@@ -257,6 +289,38 @@ class ScpiDigitizer(ScpiDriver):
             return self._bases.finer(rate_hz, most)
         ratios = ((multiple, self.highest_rate_hz / (rate_hz * multiple)) for multiple in range(most, 0, -1))
         return next((multiple for multiple, ratio in ratios if ratio >= 1 and math.isclose(ratio, round(ratio))), 1)
+
+    def average(self, records: int) -> None:
+        """Average so many records in the instrument from now on, each at an edge of its own; `memory` may get smaller.
+
+        Args:
+            records: 2 or more.
+
+        Raises:
+            ConfigError: the scope does not average, or not so many records.
+        """
+        how = self.averaging
+        if isinstance(how, str):
+            raise no_average(f"{self._name} of {self.identity.model}", how)
+        if not 2 <= records <= how.most:
+            raise ConfigError(
+                "the scope does not average so many records", where=f"{self._name}, averages", got=f"{records}",
+                allowed=f"2 to {how.most} ({self.identity.model})", outputs="off; nothing was set",
+                todo="write another number of averages in the bench file",
+            )  # fmt: skip
+        self.forget()
+        self._averages = records
+        self._panel = self._watched(*(Setting(name, question) for name, question in how.asked.items()))
+        if how.samples is not None:
+            self.memory = replace(self.memory, most=min(self.memory.most, how.samples))
+
+    @property
+    def _acquisition(self) -> tuple[str, ...]:
+        """The commands that choose plain records, or averages."""
+        how = self.averaging
+        return (self.plain,) if self._averages == 1 or isinstance(how, str) else tuple(
+            command.format(self._averages) for command in how.commands
+        )  # fmt: skip
 
     def _time_base(self, samples: int, rate_hz: float) -> TimeBase:
         """Find the time base of a record, of a scope that has them. Raises: ConfigError: there is none."""
@@ -297,6 +361,9 @@ class ScpiDigitizer(ScpiDriver):
             for channel in self._channels:
                 channel.upright = None
             self._set_up()
+            if self._averages > 1 and not isinstance(self.averaging, str):
+                for question in self.averaging.asked.values():
+                    self._took(question, self._averages, "records")
             self._panel.renewed()
         self._set_time(samples, rate_hz, start_s)
         self._scpi.check(f"setting up {self._name}")
@@ -309,19 +376,38 @@ class ScpiDigitizer(ScpiDriver):
         if not ready and not self._arming.until(again, lambda: self._clock() > deadline):
             raise InstrumentError(f"the scope did not arm within {ARMED_S:g} s", where=self._name, got=got)
 
+    def again(self, taken: int, timeout_s: float) -> None:
+        """Wait until the scope, which has had the edges of `taken` records of an average, is ready for the next one.
+
+        Raises:
+            MissedTrigger: it is not after `timeout_s`: it has missed one; the scope was stopped.
+        """
+        self._until(self._between, lambda: self._ready_again(taken), timeout_s, f" for record {taken} of {self._averages}")
+
     def wait(self, timeout_s: float) -> None:
-        """Wait until the record is complete.
+        """Wait until the record, or the average of all its records, is complete.
 
         Raises:
             MissedTrigger: it is not after `timeout_s`; the scope was stopped.
+            InstrumentError: it is the average of another number of records.
         """
+        self._until(self._taking, lambda: not self._runs(), timeout_s)
+        if self._averages > 1 and not self._averaged():
+            self.forget()
+            raise InstrumentError(
+                "the scope did not average all records", where=self._name, got="a record of fewer",
+                allowed=f"{self._averages}", outputs="inside their limits",
+                todo='repeat the shot; if it comes again, average on the computer: averaged_by = "host" in [waveform]',
+            )  # fmt: skip
+
+    def _until(self, poll: Poll, done: Callable[[], bool], timeout_s: float, which: str = "") -> None:
         deadline = self._clock() + timeout_s
-        if not self._taking.until(lambda: not self._runs(), lambda: self._clock() > deadline):
+        if not poll.until(done, lambda: self._clock() > deadline):
             self._scpi.send(self.stop)
             raise MissedTrigger(
                 "no trigger arrived",
                 where=self._name,
-                got=f"still waiting after {timeout_s:g} s",
+                got=f"still waiting{which} after {timeout_s:g} s",
                 allowed=f"a rising edge at {self._edge_at}",
                 outputs="inside their limits",
                 todo=f"connect the generator's SYNC output to {self._edge_at}, or look at the trigger level",

@@ -70,6 +70,7 @@ class SiglentSDS(ScpiDigitizer):
     form = (":WAV:WIDT?;:WAV:BYT?", "WORD;LSB")
     source: ClassVar[str] = ":WAV:SOUR C{}"
     speaks: ClassVar[type[Scpi]] = Unregistered
+    averaging = "its guide does not say that a single acquisition takes all records of an average, nor that its memory holds it"
 
     def _limits(self, identity: Identity) -> Model:
         name = identity.model.upper().replace(" ", "")

@@ -3,6 +3,7 @@
     HORizontal:MODe MANual; HORizontal:MODe:SAMPLERate <Sa/s>; HORizontal:MODe:RECOrdlength <n>
     HORizontal:DELay:MODe ON; HORizontal:DELay:TIMe <s>          the middle of the record, after the trigger
     ACQuire:STOPAfter SEQuence; ACQuire:STATE RUN       one record; TRIGger:STATE? says READY, ACQuire:STATE? 0 when done
+    ACQuire:MODe AVErage; NUMAVg <n>                    one record is then the mean of n, 16 bits; ACQuire:NUMACq? says how many
     DATa:SOUrce CH1; ENCdg SRIbinary; WIDth 2; STARt <a>; STOP <b>; CURVe?      #<d><bytes><int16...>, both ends included
 
     volts = (word - YOFf) YMUlt + YZEro          seconds after the trigger = XZEro + (i - PT_Off) XINcr
@@ -22,11 +23,12 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from drivers.read_back import Setting
-from drivers.scpi import POWER_ON, Identity, Scpi
+from drivers.scpi import POWER_ON, Identity, Scpi, reading
 from drivers.scpi_digitizer import (
     CENTRE,
     POSITION,
     RANGE,
+    Averaging,
     Channel,
     Described,
     Model,
@@ -87,6 +89,8 @@ class TektronixMSO(ScpiDigitizer):
     stop: ClassVar[str] = ":ACQ:STATE STOP"
     speaks: ClassVar[type[Scpi]] = Events
     hide: ClassVar[str] = ":DIS:GLO:CH1:STATE 0"
+    plain: ClassVar[str] = ":ACQ:MOD SAM"
+    averaging = Averaging(10_240, (":ACQ:MOD AVE", ":ACQ:NUMAV {}"), {"averages": ":ACQ:NUMAV?"})
     form = (":WFMO:BYT_N?;:WFMO:BN_F?;:WFMO:BYT_O?", "2;RI;LSB")
     _edge_at = "the scope's AUX IN"
 
@@ -139,7 +143,7 @@ class TektronixMSO(ScpiDigitizer):
     def _set_up(self) -> None:
         rest = (
             ":TRIG:A:TYP EDGE", ":TRIG:A:EDGE:SOU AUX", f":TRIG:AUXL {self._trigger_v:.6g}", ":TRIG:A:EDGE:SLO RISE",
-            ":TRIG:A:MOD NORM", ":ACQ:MOD SAM", ":ACQ:STOPA SEQ", ":HOR:MOD MAN", ":HOR:DEL:MOD 1",
+            ":TRIG:A:MOD NORM", *self._acquisition, ":ACQ:STOPA SEQ", ":HOR:MOD MAN", ":HOR:DEL:MOD 1",
             f":DAT:SOU CH{self._channels[0].number}", ":DAT:ENC SRI", ":DAT:WID 2",
         )  # fmt: skip
         self._send_screens(self._screen_of, rest, self._held_volts)
@@ -163,6 +167,13 @@ class TektronixMSO(ScpiDigitizer):
 
     def _runs(self) -> bool:
         return self._scpi.ask_bool(":ACQ:STATE?")
+
+    def _ready_again(self, taken: int) -> bool:
+        count, _, state = self._scpi.ask(":ACQ:NUMAC?;:TRIG:STATE?").partition(";")
+        return state.upper() == "READY" and int(reading(count)) >= taken
+
+    def _averaged(self) -> bool:
+        return self._scpi.ask_int(":ACQ:NUMAC?") == self._averages
 
     def _preamble(self, one: Channel) -> str:
         fields = ("BYT_N", "BN_F", "BYT_O", "NR_P", "XIN", "XZE", "PT_O", "YMU", "YOF", "YZE")

@@ -10,6 +10,7 @@ done in the order in which they were named; generators that follow are made read
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivers.waveform.record import Codes, Memory, Record
-from drivers.waveform.roles import Digitizer, Generator
+from drivers.waveform.roles import Digitizer, Generator, no_average
 from hil.device import Port
 from hil.errors import ConfigError
 from hil.port import Limit, each
@@ -126,17 +127,20 @@ class Reads(Instruments):
     Args:
         reads: these channels.
         sync: the channel that reads the SYNC pulse of the generator; None: none does.
+        averages: records that each digitizer averages by itself.
 
     Raises:
-        ConfigError: a channel that is not there, or one twice.
+        ConfigError: a channel that is not there, or one twice; a digitizer that does not average.
     """
 
-    def __init__(self, reads: Sequence[Read], sync: Read | None = None) -> None:
+    def __init__(self, reads: Sequence[Read], sync: Read | None = None, averages: int = 1) -> None:
         every = (*reads, *(() if sync is None else (sync,)))
         super().__init__(one.digitizer for one in every)
-        self._reads, self._sync = tuple(reads), sync
+        self._reads, self._sync, self._averages = tuple(reads), sync, averages
         _check("read", [(id(one.digitizer), one.channel, one.digitizer.reading) for one in every], every=False)
         self.port = _joined("reading", [(one.digitizer.reading, one.channel) for one in reads])
+        if averages > 1:
+            self._average()
         least, most = (max(one.memory.least for one in self.all), min(one.memory.most for one in self.all))
         self.memory = self.all[0].memory if len(self.all) == 1 else Memory(least, most)
         alone = len(reads) == 1
@@ -147,6 +151,13 @@ class Reads(Instruments):
 
     def __len__(self) -> int:
         return len(self._reads)
+
+    def _average(self) -> None:
+        """Let each digitizer average. Raises: ConfigError: one cannot."""
+        for one in self.all:
+            if not callable(getattr(one, "average", None)):
+                raise no_average(one.reading.name, f"{type(one).__name__} has no average(records)")
+            one.average(self._averages)
 
     def finer(self, rate_hz: float, most: int) -> int:
         """Return the largest multiple of `rate_hz`, up to `most`, that all of them can sample at; 1 if there is none."""
@@ -164,6 +175,27 @@ class Reads(Instruments):
         """Make all ready for one trigger; return when it may come."""
         for one in self.all:
             one.arm()
+
+    def play(self, drives: Drives, rest_s: float, timeout_s: float) -> None:
+        """Take what the drives play: once, or as often as the digitizers average.
+
+        Args:
+            drives: have their records.
+            rest_s: that they play on behind the last sample that is taken: no generator is triggered before it has ended.
+            timeout_s: for each edge and the record behind it.
+
+        Raises:
+            MissedTrigger: an edge did not come.
+        """
+        self.arm()
+        drives.trigger()
+        for taken in range(1, self._averages):
+            for one in self.all:
+                one.again(taken, timeout_s)
+            if rest_s > 0:
+                time.sleep(rest_s)
+            drives.trigger()
+        self.wait(timeout_s)
 
     def wait(self, timeout_s: float) -> None:
         """Wait until all records are complete. Raises: MissedTrigger."""

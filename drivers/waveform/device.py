@@ -69,7 +69,8 @@ from hil.errors import ConfigError, ContractError, Misaligned
 class Stats:
     """Counts and times (s) since the device opened; host_s is encoding and decoding, the rest is the bench.
 
-    `symbols` are values that were answered, `played` the symbols of all records, with markers, guards and rests. `upload_s` is
+    `records` are those that were read, `symbols` values that were answered, `played` the symbols of all records that were
+    played, with markers, guards and rests. `upload_s` is
     what was waited for; uploads took `hidden_s` besides, while a record was read. `settings_s` went by for setting
     the instruments and asking what they hold.
     """
@@ -154,7 +155,7 @@ class Waveform:
         self._waiting: deque[Shot] = deque()
         self._ends: list[Callable[[], None]] = []
         try:
-            self._drives, self._reads = Drives(drives), Reads(reads, sync)
+            self._drives, self._reads = Drives(drives), Reads(reads, sync, self._settings.plays)
             self._spec = self._described(provenance)
             self._watch = Watched(owned, auxiliaries, care, clock, self._drives.port.name, self._forget)
             self._layouts = Layouts(self._drives, self._reads, self._settings, memory)
@@ -162,7 +163,8 @@ class Waveform:
             self._ends.append(self._ahead.close)
             s = self._settings
             accept = replace(s.acceptance, echoes=memory is not None)
-            self._timing = Timing(self._drives, self._reads, s.symbol_s, accept, s.trigger_timeout_s + s.longest_delay_s)
+            patience_s, probe_s = s.trigger_timeout_s + s.longest_delay_s, self._record_s(self._layouts.probe(0))
+            self._timing = Timing(self._drives, self._reads, s.symbol_s, accept, patience_s, probe_s)
             self._track = Tracking(self._layouts, self._reads.names, s, accept, len(drives))
             self._worker.submit(self._open).result()
         except BaseException:
@@ -326,7 +328,7 @@ class Waveform:
     def _exchange(
         self, plan: RecordPlan, records: Parts, answer: NDArray[np.float32], tally: Stats, following: Callable[[], Parts | None]
     ) -> Stats:  # fmt: skip
-        """Play one record of each drive, take `averages` records back, and decode them into `answer` (L, symbols).
+        """Play one record of each drive, take it back as often as the computer averages, and decode into `answer` (L, symbols).
 
         Args:
             plan: of the record.
@@ -341,11 +343,9 @@ class Waveform:
         sent = sum(record.nbytes for record in records)
         tally = replace(tally, upload_s=tally.upload_s + self._clock() - t0, bytes_up=tally.bytes_up + sent)
         answer[:] = 0.0
-        for left in reversed(range(self._settings.averages)):
+        for left in reversed(range(self._settings.reads)):
             t1 = self._clock()
-            self._reads.arm()
-            self._drives.trigger()
-            self._reads.wait(self._timing.patience_s(plan.ends + REACH))
+            self._reads.play(self._drives, self._rest_s(plan, records), self._timing.patience_s(plan.ends + REACH))
             t2 = self._clock()
             later = None if left else following()
             if later is not None:
@@ -361,7 +361,7 @@ class Waveform:
             tally = replace(
                 tally,
                 records=tally.records + 1,
-                played=tally.played + plan.total,
+                played=tally.played + plan.total * self._settings.plays,
                 bytes_down=tally.bytes_down + sum(record.words.nbytes for record in measured),
                 realigned=tally.realigned + any(lags),
                 wait_s=tally.wait_s + t2 - t1,
@@ -376,6 +376,16 @@ class Waveform:
                 tally = replace(tally, settings_s=tally.settings_s + self._clock() - t5)
         return tally
 
+    def _rest_s(self, plan: RecordPlan, records: Parts) -> float:
+        """Seconds that the records play on behind the last sample that is taken."""
+        s, layouts = self._settings, self._layouts
+        return self._record_s(records) - layouts.start_s(plan) - layouts.samples(plan) / (s.symbol_rate_hz * s.reads_per_symbol)
+
+    def _record_s(self, records: Parts) -> float:
+        """Seconds that the longest record takes."""
+        s = self._settings
+        return max(len(record) for record in records) / (s.symbol_rate_hz * s.samples_per_symbol)
+
     def _decoded(self, plan: RecordPlan, which: int, measured: Record, answer: NDArray[np.float32], lag: int | None) -> int:
         """Align and decode the record of a reading; return by how many samples it came late."""
         place, late = self._track.place(plan, which, measured, lag)
@@ -388,7 +398,7 @@ class Waveform:
         symbols = data_of(plan, measured.words, first, place.period).reshape(plan.symbols, place.period)
         settled = symbols[:, place.skip : place.skip + place.keep]
         words = settled[:, 0] if place.keep == 1 else settled.sum(axis=1, dtype=np.uint32)
-        averages, scale = self._settings.averages, measured.scale
+        averages, scale = self._settings.reads, measured.scale
         volts = np.multiply(words, np.float32(scale.volts_per_word / (place.keep * averages)), dtype=np.float32)
         volts += np.float32(scale.zero_v / averages)
         answer += volts

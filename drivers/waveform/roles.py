@@ -3,6 +3,7 @@
 An instrument that does both has a driver with a `generator` and a `digitizer`, each of which is what is described here.
 An instrument may have several channels, counted here from 0 in the order of its port. A driver of one channel need not take
 the argument `channel`, nor one that no other generator leads `external`: they are given only where they are not 0 or False.
+A digitizer that averages records by itself has `average` and `again` besides (`Averager`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from drivers.waveform.record import Codes, Memory, Record
 from hil.device import Port
+from hil.errors import ConfigError
 
 
 class Generator(Protocol):
@@ -107,6 +109,33 @@ class Digitizer(Protocol):
 
     def close(self) -> None:
         """Stop the acquisition and close the wire."""
+
+
+class Averager(Digitizer, Protocol):
+    """A digitizer that can average records by itself. drivers/tektronix_mso.py shows the meaning of each."""
+
+    def average(self, records: int) -> None:
+        """From now on, average so many records, 2 or more, each at an edge of its own. `memory` may get smaller.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+
+    def again(self, taken: int, timeout_s: float) -> None:
+        """Return when it has taken so many records of an average, and the next edge may come.
+
+        Raises:
+            MissedTrigger: it has not within `timeout_s`; the digitizer was stopped.
+        """
+
+
+def no_average(where: str, why: str) -> ConfigError:
+    """The error of a digitizer that does not average by itself."""
+    return ConfigError(
+        "the digitizer does not average by itself", where=where, got=f'averaged_by = "scope"; {why}',
+        allowed='averaged_by = "host": each record is read, and the computer averages', outputs="off; nothing was set",
+        todo="correct [waveform] in the bench file",
+    )  # fmt: skip
 
 
 def playing(driver: Any) -> Any:

@@ -12,6 +12,7 @@ from hil.errors import UNTOUCHED, ConfigError
 from hil.settings import Count, NotNegative, Positive, Share, check
 
 Align = Literal["markers", "trigger", "sync"]
+Averager = Literal["host", "scope"]
 Match = Annotated[float, Field(gt=0, le=1)]  # at 0 a flat line would pass for a marker
 
 
@@ -25,7 +26,9 @@ class WaveformSettings:
         reads_per_symbol: of the digitizer.
         sample_phase: where a sample lies within its share of the symbol, 0 to 1.
         settle: fraction of each symbol that is discarded; what is left is averaged.
-        averages: each record is played and read so many times, and averaged.
+        averages: each record is played and taken so many times, and averaged.
+        averaged_by: "host": each is read, placed by its own markers, and averaged by the computer; "scope": the digitizer
+            averages, and one record is read.
         rest_v: level between records; None: 0 V, or the limit nearest to it.
         marker_low_v, marker_high_v: levels of the marker; None: a quarter and three quarters of the drive's range.
         align: how a record is found again: "markers" before and behind its data; "trigger", by the delay from the trigger
@@ -45,6 +48,7 @@ class WaveformSettings:
     sample_phase: Share = 0.75
     settle: Share = 0.5
     averages: Count = 1
+    averaged_by: Averager = "host"
     rest_v: float | None = None
     marker_low_v: float | None = None
     marker_high_v: float | None = None
@@ -64,6 +68,16 @@ class WaveformSettings:
     def symbol_s(self) -> float:
         """Duration of a symbol, s."""
         return 1 / self.symbol_rate_hz
+
+    @property
+    def plays(self) -> int:
+        """Times that a record is played before it is read."""
+        return self.averages if self.averaged_by == "scope" else 1
+
+    @property
+    def reads(self) -> int:
+        """Times that a record is read, and averaged by the computer."""
+        return self.averages // self.plays
 
     @property
     def acceptance(self) -> Acceptance:

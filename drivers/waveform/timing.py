@@ -37,6 +37,7 @@ class Timing:
         symbol_s: duration of a symbol, s.
         acceptance: of a marker.
         patience: for a trigger and the longest delay, s.
+        probe_s: that the record with the marker takes, s.
     """
 
     drives: Drives
@@ -44,6 +45,7 @@ class Timing:
     symbol_s: float
     acceptance: Acceptance
     patience: float
+    probe_s: float
 
     def patience_s(self, symbols: int) -> float:
         """Return the longest wait for the trigger and a record of so many symbols, delay included, s."""
@@ -104,9 +106,7 @@ class Timing:
 
     def _taken(self, start_s: float, samples: int, a_symbol: int, symbols: int) -> None:
         self.reads.configure(samples, a_symbol / self.symbol_s, start_s)
-        self.reads.arm()
-        self.drives.trigger()
-        self.reads.wait(self.patience_s(symbols))
+        self.reads.play(self.drives, self.probe_s - start_s - samples * self.symbol_s / a_symbol, self.patience_s(symbols))
 
     def explain(self, missing: Misaligned, longest: int, read: int = 0, drive: str = "") -> None:
         """Look farther, and raise what it is, if that can be said.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,8 @@ from rich.console import Console
 from calibration.certificate import Instrument
 from drivers.links.link import Link
 from drivers.links.opened import opened
-from drivers.links.transcript import FULL_BYTES, Transcribed, WireLog
+from drivers.links.serial_link import SerialLink
+from drivers.links.transcript import FULL_BYTES, Transcribed, TranscribedFrames, WireLog
 from drivers.links.visa_link import VisaLink
 from drivers.read_back import Care
 from drivers.safe import SafeState, Switchable, in_order
@@ -203,11 +205,18 @@ class Opening:
             )  # fmt: skip
         with suppress(ImportError):  # a driver of the user's is found beside the file; what is not is told by who needs it
             imported(str(table.choice.settings.get("driver", "")).partition(":")[0].partition(".")[0] or "hil", table.place)
-        driver = table.choice.build(address=address, called=name, expect=expected(table), beat=guard.beat)
+        more: dict[str, Any] = {}
+        silent = self.transcribed
+        if silent and "link" in inspect.signature(table.choice.made).parameters:  # a board of frames, not a package
+            more["session"], silent = time.time_ns() & 0xFFFFFFFF, False
+            log = self.wire_log(name, address, session=more["session"])
+            assert log is not None  # transcripts are asked for
+            more["link"] = TranscribedFrames(SerialLink(address, baud=table.choice.made.baud, beat=guard.beat), log)
+        driver = table.choice.build(address=address, called=name, expect=expected(table), beat=guard.beat, **more)
         who = driver.identity
         if driver.simulated:
             who = replace(who, serial=f"{SIMULATED}{who.serial}")
-        told = answered(who, address) + ("   no transcript: its package keeps the wire" if self.transcribed else "")
+        told = answered(who, address) + ("   no transcript: its package keeps the wire" if silent else "")
         return driver, who, told
 
     def instrument(self, name: str, address: str, guard: Guard) -> tuple[Any, Identity, str]:
@@ -228,12 +237,12 @@ class Opening:
                 error.todo = f"exchange the two addresses: this is the instrument that [instruments.{meant[0]}] expects"
             raise
 
-    def wire_log(self, name: str, address: str) -> WireLog | None:
-        """Open the transcript of an instrument's wire, if transcripts were asked for."""
+    def wire_log(self, name: str, address: str, **besides: object) -> WireLog | None:
+        """Open the transcript of an instrument's wire, if transcripts were asked for. besides: settings that no file has."""
         if self._wire is None:
             return None
         choice = self.bench.instruments[name].choice
-        facts = {"driver": f"{choice.made.__module__}:{choice.made.__qualname__}", "settings": dict(choice.settings)}
+        facts = {"driver": f"{choice.made.__module__}:{choice.made.__qualname__}", "settings": {**choice.settings, **besides}}
         return self._logs.enter_context(
             WireLog(self._wire / f"{name}.jsonl", address, full_bytes=self._full_bytes, facts=facts)
         )

@@ -179,7 +179,7 @@ def _measured(device: Device, node: Node, bench: BenchFile | None) -> tuple[Figu
     quarter, whole = large_shots(probe, ramp)
     if isinstance(bench, WaveformBench) and "records" in whole.spent[0]:
         settings = bench.record
-        drives, records = bench.counts[0], whole.spent[0]["records"] / settings.averages
+        drives, records = bench.counts[0], whole.spent[0]["records"] / settings.reads
         figures = speed(single, quarter, whole, settings.averages / (settings.symbol_rate_hz * drives), records)
         rates, parts = _of_waveform(whole, settings)
     else:

@@ -21,6 +21,7 @@ from hil.build.bench import LINK_S, Opening, check_address, lingering
 from hil.build.shapes import vector, waveform
 from hil.config.bench import BenchFile, read_bench
 from hil.errors import UNTOUCHED, ConfigError
+from hil.files import there
 from sim_devices.bench.description import VirtualBench
 from sim_devices.bench.served import spawn
 
@@ -40,7 +41,7 @@ def transcribe(path: Path, folder: Path, out: Console) -> list[Path]:
         out: where people are told.
 
     Returns:
-        the transcripts.
+        the transcripts; of an instrument whose package keeps the wire there is none.
 
     Raises:
         ConfigError: a shape whose instruments have no session; nothing was opened. HilError: from an instrument. UnsafeOutputs.
@@ -72,7 +73,7 @@ def transcribe(path: Path, folder: Path, out: Console) -> list[Path]:
             out.print(f"{name:<7} {line}", soft_wrap=True)
         session(*(table.drivers[name] for name in names))
     out.print("outputs off, read back")
-    files = [folder / "wire" / f"{name}.jsonl" for name in names]
+    files = [file for name in names if there(file := folder / "wire" / f"{name}.jsonl")]
     for file in files:
         out.print(f"said    {file}   {file.stat().st_size} bytes", soft_wrap=True)
     return files

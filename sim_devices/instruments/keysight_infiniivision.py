@@ -6,9 +6,11 @@
 
 :DIGitize ends when the trigger has come: until then ``*OPC?``, ``*WAI`` and the waveform queries wait, and :STOP or a device
 clear frees them. (The real box holds back *every* command; a driver written for that works here too.) With :TRIGger:SWEep AUTO,
-the default, the box triggers itself after a while, as the real one does.
+the default, the box triggers itself after a while, as the real one does. :AER? tells of every edge of an average that is waited
+for; that :SINGle takes all of them is assumed.
 
-Source: Keysight InfiniiVision 3000 X-Series Programmer's Guide. Not simulated: peak detect, segments, measurements, math.
+Source: Keysight InfiniiVision 3000 X-Series Programmer's Guide; points of an average: that of the 2000 X-Series, p. 631. Not
+simulated: peak detect, segments, measurements, math.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from sim_devices.instruments.settings import Settings
 from sim_devices.instruments.timing import Timing
 
 RUNNING, WAITING = 1 << 3, 1 << 5  # of OPERegister:CONDition
+AVERAGED_POINTS = 1000  # that are transferred of an average
 FIELDS = ("COUNt", "XINCrement", "XORigin", "XREFerence", "YINCrement", "YORigin", "YREFerence")  # of the preamble, from 3
 MODELS = {
     "DSOX3024T": Model("DSO-X 3024T", 5e9, 4_000_000, 8),
@@ -89,8 +92,10 @@ class InfiniiVision(ScopeBox):
 
     def _limit(self) -> float:
         """Points that may be transferred."""
-        wanted = self._box.number("points")
-        return min(wanted, SCREEN_POINTS) if self._box.text("points_mode") == "NORM" else wanted
+        most = SCREEN_POINTS if self._box.text("points_mode") == "NORM" else INFINITY
+        if self._box.text("type") == "AVER":
+            most = AVERAGED_POINTS
+        return min(self._box.number("points"), most)
 
     # -- Waveform -----------------------------------------------------------------------------------------------------
 
@@ -157,8 +162,7 @@ class InfiniiVision(ScopeBox):
     def _condition(self, call: Call) -> str:
         call.none()
         mode = self._polled()
-        waiting = mode != "stopped" and not self._events["triggered"]
-        return f"{RUNNING * (mode != 'stopped') | WAITING * waiting:+d}"
+        return f"{RUNNING * (mode != 'stopped') | WAITING * self._awaits():+d}"
 
     def _put_points(self, call: Call) -> None:
         token = call.only()

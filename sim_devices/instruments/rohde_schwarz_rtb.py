@@ -1,7 +1,9 @@
 """Simulated Rohde & Schwarz RTB2000 oscilloscope: four channels, edge trigger, records in text, floats or words.
 
     ACQuire:STATe?              RUN, STOP, COMP (a single record is complete), BRE
-    STATus:OPERation:CONDition? bit 3: waits for a trigger, from the second question after SINGle on
+    STATus:OPERation:CONDition? bit 3: waits for a trigger, from the second question after SINGle on; the event register
+                                notes that it rises
+    SINGle                      takes ACQuire:NSINgle:COUNt records; ACQuire:AVERage:COMPlete? 1 where they are enough
     CHANnel1:DATA?              ASC text; REAL,32; UINT,8 / 16 / 32: words from the left; all samples of the record
     volts = word YINCrement + YORigin                 the range spans 10 divisions of 25 codes of a byte
     rate = ACQuire:POINts / TIMebase:ACQTime          12 divisions of time
@@ -100,6 +102,8 @@ class RohdeSchwarzRTB(ScopeBox):
             ("TIMebase:REFerence", "at"), ("TRIGger:A:TYPE", "trigger"), ("TRIGger:A:EDGE:SLOPe", "slope"),
             ("TRIGger:A:MODE", "sweep"), ("TRIGger:A:EDGE:COUPling", "edge_coupling"), ("ACQuire:TYPE", "kind"),
             ("ACQuire:POINts:AUTomatic", "automatic"), ("ACQuire:AVERage:COUNt", "count"), ("FORMat:BORDer", "order"),
+            ("ACQuire:NSINgle:COUNt", "records"), ("STATus:OPERation:PTRansition", "rises"),
+            ("STATus:OPERation:NTRansition", "falls"),
         ):  # fmt: skip
             yield setting(pattern, name, the_box, self._kind if name == "kind" else None)
         for pattern, name in (
@@ -123,6 +127,9 @@ class RohdeSchwarzRTB(ScopeBox):
         yield Command("STOP", self._halt)
         yield Command("ACQuire:STATe", self._put_state, self._state)
         yield Command("STATus:OPERation:CONDition", get=self._condition)
+        yield Command("STATus:OPERation[:EVENt]", get=self._event)
+        yield Command("ACQuire:AVERage:COMPlete", get=self._complete)
+        yield Command("ACQuire:AVERage:RESet", self._reset_average)
         yield Command("CHANnel<4>:DATA", get=self._data)
         yield Command("CHANnel<4>:DATA:HEADer", get=self._header)
         for name, of_record in (
@@ -170,8 +177,26 @@ class RohdeSchwarzRTB(ScopeBox):
         call.none()
         arming, self._arming = self._arming, False
         mode = self._polled()
-        waiting = mode != "stopped" and not self._events["triggered"] and not arming
+        waiting = mode != "stopped" and self._awaits() and not arming
         return f"{WAITING * waiting}"
+
+    def _event(self, call: Call) -> str:
+        """The event register: that it waited for another trigger since the last question."""
+        call.none()
+        self._polled()
+        waited, self._events["armed"] = self._events["armed"], False
+        return f"{WAITING * waited}"
+
+    def _due(self) -> int:
+        return int(self._box.number("records"))
+
+    def _complete(self, call: Call) -> str:
+        call.none()
+        return f"{int(self._box.text('type') == 'AVER' and self._taken >= self._box.number('count'))}"
+
+    def _reset_average(self, call: Call) -> None:
+        call.none()
+        self._forget()
 
     def _box_parameters(self) -> dict[str, Parameter]:
         return {
@@ -188,6 +213,9 @@ class RohdeSchwarzRTB(ScopeBox):
             "kind": Choice(("REFResh", "AVERage"), "REFR"),
             "type": Choice(("NORMal", "AVERage"), "NORM"),
             "count": Number(2, 100_000, 2, integer=True),
+            "records": Number(1, 100_000, 1, integer=True),
+            "rises": Number(0, 65_535, 65_535, integer=True),
+            "falls": Number(0, 65_535, 0, integer=True),
             "automatic": Flag(True),
             "points": Number(1, 20_000_000, 10_000, integer=True),
             "form": Choice(("ASCii", "REAL", "UINTeger"), "ASC"),

@@ -3,7 +3,8 @@
 A dialect says which models there are, its settings (`_box_parameters`, `_channel_parameters`), its commands (`_table`) and the
 volts of its words (`_span_v`, `_middle_v`, `_sampling`).
 
-A scope that triggers itself (sweep AUTO) does so after a while, as real ones do. Settings that the parts here rest on, by name:
+An average takes `count` records, each at an edge of its own. While one is taken, and worked on, no edge is seen. A scope that
+triggers itself (sweep AUTO) does so after a while, as real ones do. Settings that the parts here rest on, by name:
 trigger_source, level_<source>, slope, sweep, reference, position, range, type, count of the box; display, range, offset,
 coupling and invert of each channel.
 """
@@ -270,7 +271,15 @@ class ScopeBox(PanelBox, ABC):
     @property
     def waiting(self) -> bool:
         """Would a trigger be taken now?"""
-        return self._mode != "stopped"
+        return self._mode != "stopped" and not self._operations.pending("between")
+
+    def _awaits(self) -> bool:
+        """True while it waits for an edge, as its registers say: the first one, or the next of an average."""
+        return self.waiting and (not self._events["triggered"] or 0 < self._taken < self._due())
+
+    def _due(self) -> int:
+        """Records that a single acquisition takes."""
+        return int(self._box.number("count")) if self._box.text("type") == "AVER" else 1
 
     def misses(self) -> bool:
         """True if the edge that comes now is overlooked."""
@@ -302,15 +311,26 @@ class ScopeBox(PanelBox, ABC):
         strikes = self.faults.strikes(Moment.RECORD) if self.faults.on_physics else ()
         self._records = {n: self._recorded(n, window, volts.get(n, quiet), kind, strikes) for n in self.wanted()}
         self._events["triggered"] = True
+        record_s = window.points / window.rate_hz
+        takes_s = self._pace * record_s if self.timing is None else max(0.0, record_s + window.start_s) + self.timing.acquire_s
         if self._mode != "running":
-            if kind == "AVER" and self._taken < self._box.number("count"):
+            if self._taken < self._due():
+                self._between(takes_s)
                 return
             self._mode = "stopped"
         self._operations.end("acquire")
-        record_s = window.points / window.rate_hz
-        takes_s = self._pace * record_s if self.timing is None else max(0.0, record_s + window.start_s) + self.timing.acquire_s
         if takes_s:
             self._operations.begin("acquire", after_s=takes_s)
+
+    def _between(self, takes_s: float) -> None:
+        """A record of several was taken: so much later the next edge is waited for."""
+        if takes_s:
+            self._operations.begin("between", after_s=takes_s, at_end=self._armed_again)
+        else:
+            self._armed_again()
+
+    def _armed_again(self) -> None:
+        self._events["armed"] = True
 
     def _recorded(self, n: int, window: Window, volts: Tensor, kind: str, strikes: Sequence[Strike]) -> Record:
         s = self._channels[n]
@@ -343,6 +363,7 @@ class ScopeBox(PanelBox, ABC):
         self._mode, self._wanted = mode, wanted
         self._events = {"armed": True, "triggered": False}
         self._operations.end("acquire")
+        self._operations.end("between")
         impatient = self._box.text("sweep") == "AUTO"
         if impatient:
             self._operations.begin("acquire", after_s=self._auto_s, at_end=self._force)
@@ -354,6 +375,7 @@ class ScopeBox(PanelBox, ABC):
     def _stop(self) -> None:
         self._mode = "stopped"
         self._operations.end("acquire")
+        self._operations.end("between")
 
     def _force(self) -> None:
         if self._mode == "stopped":

@@ -1,6 +1,7 @@
 """Simulated Tektronix 4/5/6 Series MSO oscilloscope: four channels, edge trigger, curves in several encodings.
 
-    ACQuire:STATE RUN     once with ACQuire:STOPAfter SEQuence; TRIGger:STATE?  ARMED (once), READY, TRIGGER, SAVE, AUTO
+    ACQuire:STATE RUN     once with ACQuire:STOPAfter SEQuence, of MODe AVErage NUMAVg times
+    TRIGger:STATE?        ARMED (once), READY, TRIGGER, SAVE, AUTO
     CURVe?                ASCIi, RIBinary, RPBinary, SRIbinary, SRPbinary; one or two bytes; points DATa:STARt to DATa:STOP
     volts = (word - YOFf) YMUlt + YZEro                       YMUlt = scale / 25, of two bytes scale / 6400
     ALLEv?                the events that were there at the last *ESR?, which it empties
@@ -240,7 +241,7 @@ class TektronixMSO(ScopeBox):
         arming, self._arming = self._arming, False
         mode = self._polled()
         ready = "AUTO" if self._box.text("sweep") == "AUTO" else "READY"
-        return "SAVE" if mode == "stopped" else "ARMED" if arming else "TRIGGER" if self._events["triggered"] else ready
+        return "SAVE" if mode == "stopped" else "ARMED" if arming else ready if self._awaits() else "TRIGGER"
 
     def _trigger_command(self, call: Call) -> None:
         Choice(("FORCe",), "FORC").read(call.only())

@@ -9,6 +9,7 @@ line is needed here for it.
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ import torch
 
 from drivers.fixed_session import opened, session
 from drivers.links.memory import MemoryLink
-from drivers.links.scripted import ScriptedLink, read_facts
-from drivers.links.transcript import Transcribed, WireLog
+from drivers.links.scripted import ScriptedFrames, ScriptedLink, read_facts
+from drivers.links.transcript import Transcribed, TranscribedFrames, WireLog
 
 FOLDER = Path(__file__).resolve().parent / "transcripts"
 GOLDEN, REAL = FOLDER / "golden", FOLDER / "real"
@@ -67,6 +68,12 @@ CASES: dict[str, Case] = {
     "thorlabs_pm100d": ("drivers.thorlabs_pm100d:ThorlabsPM100D", {}, "thorlabs_pm100d:ThorlabsPM100D", {"power_w": 5e-4}),
     "keysight_8164": ("drivers.keysight_8164:Keysight8164", {}, "keysight_8164:Keysight8164", {}),
     "keysight_e36300": ("drivers.keysight_e36300:KeysightE36312A", {"high_v": 5.0}, "keysight_e36300:KeysightE36312A", {}),
+    "qontrol": (
+        "drivers.qontrol:Qontrol", {"channels": [0, 1, 5], "high_v": [5.0, 5.0, 8.0], "limit_a": 12e-3}, "qontrol:Qontrol", {}
+    ),
+    "dac_board": (
+        "drivers.dac_board:DacBoard", {"channels": [2, 3], "inputs": [1, 4], "session": 7}, "dac_board:DacBoard", {}
+    ),
     "keysight_n7776c": ("drivers.keysight_n7776c:KeysightN7776C", {}, "keysight_n7776c:KeysightN7776C", {}),
 }  # fmt: skip
 
@@ -75,6 +82,42 @@ def named(use: str) -> Any:
     """The class of "module:Class"."""
     module, _, kind = use.partition(":")
     return getattr(importlib.import_module(module), kind)
+
+
+def takes_frames(made: Any) -> bool:
+    """True for the driver of a board that speaks frames."""
+    return "link" in inspect.signature(made).parameters
+
+
+class LineLink(MemoryLink):
+    """A serial line to a box in this process: bytes go to it, and lines or frames come back."""
+
+    _bytes = b""
+
+    def write(self, *parts: bytes | memoryview) -> None:
+        self._bytes += self._box.feed(b"".join(bytes(part) for part in parts) + self.end)  # type: ignore[attr-defined]
+
+    end = b"\n"
+
+    def read_text(self) -> str:
+        line, newline, self._bytes = self._bytes.partition(b"\n")
+        assert newline, "no answer"
+        return line.decode("ascii")
+
+
+class FramesLink(LineLink):
+    """A serial line of frames."""
+
+    end = b""
+
+    def read_exact(self, count: int) -> bytes:
+        assert len(self._bytes) >= count, "no answer"
+        data, self._bytes = self._bytes[:count], self._bytes[count:]
+        return data
+
+    def drain(self) -> bytes:
+        data, self._bytes = self._bytes, b""
+        return data
 
 
 class Edge:
@@ -118,7 +161,9 @@ def record(name: str, folder: Path) -> tuple[Path, list[Any]]:
     box, path = named(f"{SIM}{box_use}")(**box_settings), folder / f"{name}.jsonl"
     facts = {"driver": use, "settings": settings}
     with WireLog(path, name, full_bytes=WHOLE_BYTES, facts=facts) as log:
-        driver = opened(named(use), Transcribed(MemoryLink(box), log), settings)
+        frames = takes_frames(named(use))
+        wire: Any = FramesLink(box) if frames else LineLink(box) if hasattr(box, "feed") else MemoryLink(box)
+        driver = opened(named(use), (TranscribedFrames if frames else Transcribed)(wire, log), settings)
         found = session(*triggered(driver, Edge(box)))
         driver.close()
     return path, found
@@ -126,7 +171,8 @@ def record(name: str, folder: Path) -> tuple[Path, list[Any]]:
 
 def play(path: Path) -> list[Any]:
     """Play a transcript to its driver; what was read. Raises: ContractError: the driver says something else."""
-    facts, link = read_facts(path), ScriptedLink.from_transcript(path)
+    facts = read_facts(path)
+    link: Any = (ScriptedFrames if takes_frames(named(facts["driver"])) else ScriptedLink).from_transcript(path)
     settings = {key: tuple(value) if isinstance(value, list) else value for key, value in facts["settings"].items()}
     driver = opened(named(facts["driver"]), link, settings)
     found = session(driver)

@@ -46,6 +46,11 @@ def test_another_word_is_found(tmp_path: Path) -> None:
         play(tmp_path / "x.jsonl")
 
 
+def test_the_command_writes_frames_too(tmp_path: Path) -> None:
+    files = transcribe(BENCHES / "dac_board.toml", tmp_path / "said", Console(file=io.StringIO()))
+    assert len(play(*files)[0]) == 1
+
+
 def test_the_command_writes_transcripts_that_are_tests(tmp_path: Path) -> None:
     out = io.StringIO()
     files = transcribe(BENCHES / "red_pitaya.toml", tmp_path / "said", Console(file=out, width=200))
