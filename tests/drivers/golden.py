@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ class LineLink(MemoryLink):
     _bytes = b""
 
     def write(self, *parts: bytes | memoryview) -> None:
-        self._bytes += self._box.feed(b"".join(bytes(part) for part in parts) + self.end)  # type: ignore[attr-defined]
+        self.sent.append(b"".join(bytes(part) for part in parts) + self.end)
+        self._bytes += self._box.feed(self.sent[-1])  # type: ignore[attr-defined]
 
     end = b"\n"
 
@@ -155,18 +157,22 @@ def triggered(driver: Any, edge: Edge) -> list[Any]:
     return [Triggered(part, edge) if hasattr(part, "arm") else part for part in parts(driver)]
 
 
+def talked(name: str, through: Callable[[Any, bool], Any] = lambda wire, frames: wire) -> tuple[list[bytes], list[Any]]:
+    """Talk to the box of a case, through what is put between it and the wire; what was sent, and what was read."""
+    use, settings, box_use, box_settings = CASES[name]
+    box, frames = named(f"{SIM}{box_use}")(**box_settings), takes_frames(named(use))
+    wire: Any = FramesLink(box) if frames else LineLink(box) if hasattr(box, "feed") else MemoryLink(box)
+    driver = opened(named(use), through(wire, frames), settings)
+    found = session(*triggered(driver, Edge(box)))
+    driver.close()
+    return wire.sent, found
+
+
 def record(name: str, folder: Path) -> tuple[Path, list[Any]]:
     """Talk to the box of a case; the transcript, and what was read."""
-    use, settings, box_use, box_settings = CASES[name]
-    box, path = named(f"{SIM}{box_use}")(**box_settings), folder / f"{name}.jsonl"
-    facts = {"driver": use, "settings": settings}
+    path, facts = folder / f"{name}.jsonl", {"driver": CASES[name][0], "settings": CASES[name][1]}
     with WireLog(path, name, full_bytes=WHOLE_BYTES, facts=facts) as log:
-        frames = takes_frames(named(use))
-        wire: Any = FramesLink(box) if frames else LineLink(box) if hasattr(box, "feed") else MemoryLink(box)
-        driver = opened(named(use), (TranscribedFrames if frames else Transcribed)(wire, log), settings)
-        found = session(*triggered(driver, Edge(box)))
-        driver.close()
-    return path, found
+        return path, talked(name, lambda wire, frames: (TranscribedFrames if frames else Transcribed)(wire, log))[1]
 
 
 def play(path: Path) -> list[Any]:
