@@ -81,7 +81,8 @@ def crosstalk(subject: Subject, found: Found) -> Step:
         measured = lit.powers(more)
         share, powers, sigma = torch.cat([share, more]), torch.cat([powers, measured[0]]), torch.cat([sigma, measured[1]])
         model = fit(model, share, powers, sigma, block.rounds)
-    return _told(lit, assessed(model, share, powers, sigma, rng), {"share": share, "powers": powers, "sigma": sigma})
+    fitted = assessed(model, share, powers, sigma, lit.gain_error, rng)
+    return _told(lit, fitted, {"share": share, "powers": powers, "sigma": sigma})
 
 
 def _settings(block: Block, base: Tensor, rng: torch.Generator) -> Tensor:

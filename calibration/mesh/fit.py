@@ -14,8 +14,9 @@ step needs only N_r, the K x K equations of each setting: with d_r = (1, p_r),
     H = sum_r N_r kron d_r d_r'        bordered by q and the couplers; solved by conjugate gradients, preconditioned by
     P = ( sum_r N_r ) kron ( sum_r d_r d_r' ) / R        what H would be with N_r the same for all settings
 
-Uncertainties are those of draws x = H^-1 z with z ~ N(0, H), made as noise of the powers; v_kj = <x_kj^2> is taken as a_k b_j,
-and on the diagonal, where there is no prior, as that times a common factor, so that few draws tell.
+Uncertainties are those of draws x = H^-1 z, with z = J'r of noise: of the powers, and of the photodiodes' gains, which are the
+same in every setting. v_kj = <x_kj^2> is taken as a_k b_j, and on the diagonal, where there is no prior, as that times a common
+factor, so that few draws tell.
 
 Source of the uncertainties: Papandreou & Yuille, NIPS 23 (2010), samples of a Gaussian by perturbing its data.
 """
@@ -153,18 +154,22 @@ def fit(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, rounds
     return model
 
 
-def assessed(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, rng: torch.Generator) -> Fitted:
+def assessed(
+    model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, gain_error: Tensor, rng: torch.Generator
+) -> Fitted:
     """Return the model with the uncertainties of the fit, infinite if the gradients do not converge.
 
     Args:
         model: the fitted one.
         share: (R, K), squared voltages as shares of the largest.
         measured: (R, N^2, N), in units of a full input.
-        sigma: (R, N^2, N), of `measured`.
-        rng: draws the noise that the uncertainties are found by.
+        sigma: (R, N^2, N), of `measured`, by noise alone.
+        gain_error: (N,), standard deviation of the photodiodes' gains, as shares.
+        rng: draws the noise and the gains that the uncertainties are found by.
     """
     k = model.layout.heaters
-    equations, pulls = _linear(model, share, measured, sigma, DRAWS, rng)
+    gains = gain_error[:, None] * torch.randn(len(gain_error), DRAWS, generator=rng, dtype=gain_error.dtype)
+    equations, pulls = _linear(model, share, measured, sigma, DRAWS, rng, gains)
     drawn = pulls[:, 1:] + (equations.prior.sqrt()[:, None]) * torch.randn(len(pulls), DRAWS, generator=rng, dtype=pulls.dtype)
     solution, near = equations.solved(drawn, 0.0)
     found = solution[: k * (k + 1)].square().mean(1).view(k, k + 1)
@@ -302,12 +307,13 @@ def _factor(matrix: Tensor, damping: float, extra: float | Tensor) -> Tensor:
 
 
 def _linear(
-    model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, draws: int = 0, rng: torch.Generator | None = None
-) -> tuple[_Linear, Tensor]:
+    model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, draws: int = 0, rng: torch.Generator | None = None,
+    gains: Tensor | None = None,
+) -> tuple[_Linear, Tensor]:  # fmt: skip
     """Return H and J'r (n, 1 + draws): of the residuals, priors included, and of draws of noise, without priors."""
     light, phases = probes(model.layout.modes), model.phases(share)
     found = normal_equations(
-        model.layout, light, measured, sigma, phases, model.couplers, precision=torch.float32, draws=draws, rng=rng
+        model.layout, light, measured, sigma, phases, model.couplers, precision=torch.float32, draws=draws, rng=rng, gains=gains
     )
     drive = torch.cat([torch.ones(len(share), 1, dtype=share.dtype), model.heat(share)], 1)
     weight, values = _priors(model)

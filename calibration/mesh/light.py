@@ -56,6 +56,7 @@ class Lit:
 
     Args:
         dark, gain: (N,), W.
+        gain_error: (N,), standard deviation of `gain`, as a share of it.
         noise_w: (N,), of one reading in the dark.
         relative: noise of a reading as a share of it.
         full_v: largest heater voltage.
@@ -66,6 +67,7 @@ class Lit:
     layout: MeshLayout
     dark: Tensor
     gain: Tensor
+    gain_error: Tensor
     noise_w: Tensor
     relative: float
     full_v: float
@@ -80,7 +82,8 @@ class Lit:
         found_of = {what: [step.estimates[f"{what} {n}"] for n in range(layout.modes)] for what in ("dark", "gain")}
         dark, gain = (torch.tensor([e.value for e in found_of[what]], dtype=torch.float64) for what in ("dark", "gain"))
         noise = torch.tensor([e.sigma for e in found_of["dark"]], dtype=torch.float64) * math.sqrt(step.figures["shots"])
-        return cls(device, layout, dark, gain, noise, step.figures["relative_noise"], device.spec.params.shared_high)
+        error = torch.tensor([e.sigma for e in found_of["gain"]], dtype=torch.float64) / gain
+        return cls(device, layout, dark, gain, error, noise, step.figures["relative_noise"], device.spec.params.shared_high)
 
     def powers(self, share: Tensor) -> tuple[Tensor, Tensor]:
         """Powers and their standard deviations, (R, N^2, N) each, at squared voltages (R, K) as shares of the largest."""

@@ -140,6 +140,7 @@ class Equations(NamedTuple):
 def normal_equations(
     layout: MeshLayout, light: Tensor, measured: Tensor, sigma: Tensor, phases: Tensor, couplers: Tensor,
     *, phases_alone: bool = False, precision: torch.dtype = torch.float64, draws: int = 0, rng: torch.Generator | None = None,
+    gains: Tensor | None = None,
 ) -> Equations:  # fmt: skip
     """Return the normal equations of every setting.
 
@@ -157,6 +158,7 @@ def normal_equations(
         precision: of J'J; J'r is always float64.
         draws: of noise, one standard deviation a power.
         rng: draws them.
+        gains: (N, D), what the outputs' gains are off by in each draw, as shares; the same in every setting. None: nothing.
     """
     k, n, r = layout.heaters, layout.modes, len(phases)
     normal = torch.empty(r, k, k, dtype=precision)
@@ -171,6 +173,7 @@ def normal_equations(
         left = ((measured[here] - out.abs().square()) * weight)[..., None]
         if draws:
             noise = torch.randn(*left.shape[:-1], draws, generator=rng, dtype=left.dtype)
+            noise += 0.0 if gains is None else (out.abs().square() * weight)[..., None] * gains
             left = torch.cat([left, noise], -1)
         by_row = (2 * weight * out.conj()).mT[..., None] * light  # (r, N, B, N): d |out|^2 = 2 Re( conj(out) du x )
         a = torch.cat([by_row.real, -by_row.imag], -1)

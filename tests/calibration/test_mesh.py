@@ -51,7 +51,7 @@ def test_what_was_hidden_is_found_within_its_sigmas(hidden: tuple[MZIMesh, dict[
     chip, found = hidden
     raw = found["crosstalk"].raw
     off = (raw["matrix"] - chip.matrix * chip.v_max_v**2) / raw["matrix_sigma"]
-    assert 0.45 < float((off.abs() < 1).double().mean()) < 0.82  # what photodiodes' gains are off by is not in the sigmas
+    assert 0.5 < float((off.abs() < 1).double().mean()) < 0.82
     assert float(off.abs().max()) < 5
     assert float(raw["curvature"].mean()) == pytest.approx(chip.self_heating, abs=0.002)
     for n in range(12):
@@ -69,7 +69,7 @@ def test_uncertainties_that_were_not_found_are_infinite(
     raw = found["crosstalk"].raw
     monkeypatch.setattr(calibration.mesh.fit, "MOST_ITERATIONS", 1)
     settings = (raw[name][:4] for name in ("share", "powers", "sigma"))
-    fitted = assessed(model_of(found, chip.v_max_v), *settings, torch.Generator().manual_seed(0))
+    fitted = assessed(model_of(found, chip.v_max_v), *settings, torch.zeros(4), torch.Generator().manual_seed(0))
     assert bool(fitted.sigma.isinf().all())
     assert bool(fitted.offset_sigma.isinf().all())
 
