@@ -43,7 +43,7 @@ def mesh_of(specimen: int, modes: int, crosstalk: float) -> dict[str, Any]:
     chip, begin = MZIMesh(modes=modes, specimen=specimen, crosstalk=crosstalk), time.process_time()
     found = {step.name: step for step in calibrated(mesh(), Subject(Simulated(chip, seed=specimen), seed=0))}
     took_s = time.process_time() - begin
-    facts: dict[str, Any] = {"specimen": specimen, "good": good(found), "took_s": took_s}
+    facts: dict[str, Any] = {"specimen": specimen, "good": good(found), "took_s": took_s, "problems": problems(found)}
     if not found["crosstalk"].good:
         return facts
     raw, model = found["crosstalk"].raw, model_of(found, chip.v_max_v)
@@ -59,11 +59,17 @@ def mesh_of(specimen: int, modes: int, crosstalk: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def problems(found: dict[str, Step]) -> str:
+    """The first two problems of each step."""
+    return "; ".join(f"{step.name}: {one.what}, {one.evidence}" for step in found.values() for one in step.problems[:2])
+
+
 def medium_of(specimen: int) -> dict[str, Any]:
     """One hidden medium, with its modulator and camera."""
     twin, begin = Scattering(specimen=specimen), time.process_time()
     found = {step.name: step for step in calibrated(camera(), Subject(Simulated(twin, seed=specimen), seed=0))}
-    facts = {"specimen": specimen, "good": good(found), "took_s": time.process_time() - begin}
+    took_s = time.process_time() - begin
+    facts = {"specimen": specimen, "good": good(found), "took_s": took_s, "problems": problems(found)}
     if "correlation" not in found["transmission"].estimates:
         return facts
     focus = found["transmission"].estimates["enhancement"].value
