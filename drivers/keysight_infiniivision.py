@@ -69,7 +69,11 @@ class InfiniiVision(ScpiDigitizer):
     inputs: ClassVar[Mapping[float, str]] = {50.0: "FIFT", 1e6: "ONEM"}
     rails: ClassVar[Rails] = Rails(1, 0xFFFF, hole=0)
     lock: ClassVar[tuple[str, str]] = (":SYST:LOCK 1;:SYST:LOCK?", ":SYST:LOCK 0")
-    averaging = Averaging(65_536, (":ACQ:TYPE AVER", ":ACQ:COUN {}"), {"averages": ":ACQ:COUN?"}, samples=1000)
+    averaging = Averaging(
+        65_536, (":ACQ:TYPE AVER", ":ACQ:COUN {}"), {"averages": ":ACQ:COUN?"},
+        waits=lambda scpi, taken: bool(scpi.ask_int(":AER?")),  # set anew for every record of an average
+        complete=lambda scpi, records: scpi.ask_int(":WAV:COUN?") == records, samples=1000,
+    )  # fmt: skip
 
     def _limits(self, identity: Identity) -> Model:
         return paired(known(MODELS, identity, beginnings(MODELS)), self.channels)
@@ -137,12 +141,6 @@ class InfiniiVision(ScpiDigitizer):
 
     def _runs(self) -> bool:
         return bool(self._scpi.ask_int(":OPER:COND?") & RUNNING)
-
-    def _ready_again(self, taken: int) -> bool:
-        return bool(self._scpi.ask_int(":AER?"))  # set anew for every record of an average
-
-    def _averaged(self) -> bool:
-        return self._scpi.ask_int(":WAV:COUN?") == self._averages
 
     def _preamble(self, one: Channel) -> str:
         return self._scpi.ask(f"{self._source(one)}:WAV:PRE?")

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from drivers.read_back import Setting
-from drivers.scpi import Identity
+from drivers.scpi import Identity, Scpi
 from drivers.scpi_digitizer import (
     POSITION,
     RANGE,
@@ -48,6 +48,12 @@ LENGTH = "record length"
 LENGTHS = (*(digit * 10**power for power in (4, 5, 6) for digit in (1, 2, 5)), 10_000_000, 20_000_000)
 
 
+def _waits(scpi: Scpi, taken: int) -> bool:
+    """Tell whether the scope has begun to wait since the last question: reading the event register clears it."""
+    del taken  # it does not count records
+    return bool(scpi.ask_int(":STAT:OPER?") & WAITING)
+
+
 class RohdeSchwarzRTB(ScpiDigitizer):
     """The scope, with one channel in use, or several that one trigger records; arguments as of ScpiDigitizer."""
 
@@ -60,7 +66,8 @@ class RohdeSchwarzRTB(ScpiDigitizer):
         100_000,
         (":ACQ:TYPE AVER", ":ACQ:AVER:COUN {}", ":ACQ:NSIN:COUN {}", f":STAT:OPER:PTR {WAITING}", ":STAT:OPER:NTR 0"),
         {"averages": ":ACQ:AVER:COUN?", "records of a single acquisition": ":ACQ:NSIN:COUN?"},
-    )
+        waits=_waits, complete=lambda scpi, records: scpi.ask_bool(":ACQ:AVER:COMP?"),
+    )  # fmt: skip
     form = (":FORM?;:FORM:BORD?", "UINT,16;LSBF")
     _edge_at = "the scope's EXT TRIG IN"
 
@@ -130,20 +137,13 @@ class RohdeSchwarzRTB(ScpiDigitizer):
 
     def arm(self) -> None:
         """Wait for one trigger; see ScpiDigitizer.arm."""
-        averages = self._averages > 1
-        self._scpi.link.write(b":ACQ:AVER:RES;:SING" if averages else b":SING")
+        self._scpi.link.write(b":SING" if self._average is None else b":ACQ:AVER:RES;:SING")
         self._armed(False, lambda: bool(self._scpi.ask_int(":STAT:OPER:COND?") & WAITING), "no wait for a trigger")
-        if averages:
-            self._ready_again(0)  # reading the event register clears it
+        if self._average is not None:
+            _waits(self._scpi, 0)  # the wait for the first edge is no news
 
     def _runs(self) -> bool:
         return self._scpi.ask(":ACQ:STAT?").upper() != "COMP"
-
-    def _ready_again(self, taken: int) -> bool:
-        return bool(self._scpi.ask_int(":STAT:OPER?") & WAITING)  # that it began to wait since the last question
-
-    def _averaged(self) -> bool:
-        return self._scpi.ask_bool(":ACQ:AVER:COMP?")
 
     def _preamble(self, one: Channel) -> str:
         fields = ";".join(f"{one.header}:DATA:{field}?" for field in ("XOR", "XINC", "YOR", "YINC"))

@@ -33,6 +33,7 @@ from hil.errors import (
     Changed,
     CommandRefused,
     ConfigError,
+    ContractError,
     HilError,
     InstrumentError,
     MissedTrigger,
@@ -84,12 +85,16 @@ class Averaging:
         most: records of an average, at most.
         commands: that set it, the number of records where "{}" stands.
         asked: questions for that number, by the name of the setting.
+        waits: asks whether so many records were taken and the scope waits for the next edge.
+        complete: asks whether the record is the average of so many.
         samples: of a record, at most; None: as many as of any other.
     """
 
     most: int
     commands: tuple[str, ...]
     asked: Mapping[str, str]
+    waits: Callable[[Scpi, int], bool]
+    complete: Callable[[Scpi, int], bool]
     samples: int | None = None
 
 
@@ -190,6 +195,7 @@ class ScpiDigitizer(ScpiDriver):
         self._name = f"scope channel{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
         self._trigger_v, self._clock = trigger_v, clock
         self._arming, self._taking, self._between = Poll(), Poll(), Poll()
+        self._average: Averaging | None = None  # None: every record is one of its own
         self._averages = 1
         self._shape: Shape | None = None  # what the instrument is configured for, if that is known
         self._closed = False
@@ -244,14 +250,6 @@ class ScpiDigitizer(ScpiDriver):
     @abstractmethod
     def _runs(self) -> bool:
         """True while the record is not complete."""
-
-    def _ready_again(self, taken: int) -> bool:
-        """True if `taken` records of an average were taken, and the scope waits for the next edge."""
-        raise NotImplementedError  # where `averaging` is a reason
-
-    def _averaged(self) -> bool:
-        """True if the record is the average of as many records as it should be."""
-        raise NotImplementedError  # where `averaging` is a reason
 
     @abstractmethod
     def _preamble(self, one: Channel) -> str:
@@ -309,7 +307,7 @@ class ScpiDigitizer(ScpiDriver):
                 todo="write another number of averages in the bench file",
             )  # fmt: skip
         self.forget()
-        self._averages = records
+        self._average, self._averages = how, records
         self._panel = self._watched(*(Setting(name, question) for name, question in how.asked.items()))
         if how.samples is not None:
             self.memory = replace(self.memory, most=min(self.memory.most, how.samples))
@@ -317,10 +315,8 @@ class ScpiDigitizer(ScpiDriver):
     @property
     def _acquisition(self) -> tuple[str, ...]:
         """The commands that choose plain records, or averages."""
-        how = self.averaging
-        return (self.plain,) if self._averages == 1 or isinstance(how, str) else tuple(
-            command.format(self._averages) for command in how.commands
-        )  # fmt: skip
+        how = self._average
+        return (self.plain,) if how is None else tuple(command.format(self._averages) for command in how.commands)
 
     def _time_base(self, samples: int, rate_hz: float) -> TimeBase:
         """Find the time base of a record, of a scope that has them. Raises: ConfigError: there is none."""
@@ -361,9 +357,8 @@ class ScpiDigitizer(ScpiDriver):
             for channel in self._channels:
                 channel.upright = None
             self._set_up()
-            if self._averages > 1 and not isinstance(self.averaging, str):
-                for question in self.averaging.asked.values():
-                    self._took(question, self._averages, "records")
+            for question in () if self._average is None else self._average.asked.values():
+                self._took(question, self._averages, "records")
             self._panel.renewed()
         self._set_time(samples, rate_hz, start_s)
         self._scpi.check(f"setting up {self._name}")
@@ -382,7 +377,10 @@ class ScpiDigitizer(ScpiDriver):
         Raises:
             MissedTrigger: it is not after `timeout_s`: it has missed one; the scope was stopped.
         """
-        self._until(self._between, lambda: self._ready_again(taken), timeout_s, f" for record {taken} of {self._averages}")
+        how = self._average
+        if how is None:
+            raise ContractError("no average was begun", where=self._name, got="again() of a scope that does not average")
+        self._until(self._between, lambda: how.waits(self._scpi, taken), timeout_s, f" for record {taken} of {self._averages}")
 
     def wait(self, timeout_s: float) -> None:
         """Wait until the record, or the average of all its records, is complete.
@@ -392,7 +390,7 @@ class ScpiDigitizer(ScpiDriver):
             InstrumentError: it is the average of another number of records.
         """
         self._until(self._taking, lambda: not self._runs(), timeout_s)
-        if self._averages > 1 and not self._averaged():
+        if self._average is not None and not self._average.complete(self._scpi, self._averages):
             self.forget()
             raise InstrumentError(
                 "the scope did not average all records", where=self._name, got="a record of fewer",
@@ -523,11 +521,11 @@ class ScpiDigitizer(ScpiDriver):
             raise self._refuse_form(got, allowed)
 
     def _source(self, one: Channel) -> str:
-        """What goes in front of a question for the words of a channel; "" of the only one, which was chosen at first."""
+        """Return what chooses a channel, to stand before a question for its words; "" for the only one, which is chosen."""
         return "" if len(self._channels) == 1 else f"{self.source.format(one.number)};"
 
     def _windows(self, one: Channel, most: int) -> Iterator[tuple[int, int]]:
-        """First place, and the one behind the last, of parts of a record with `most` words at most."""
+        """Cut a record into parts of `most` words at most: the first place of each, and the one behind its last."""
         end = one.first + one.points
         return ((begin, min(begin + most, end)) for begin in range(one.first, end, most))
 
@@ -615,13 +613,13 @@ def numbers_of(preamble: str, count: int, where: str) -> list[float]:
 
 
 def unsigned(codes: NDArray[Any]) -> Words:
-    """Signed words of 16 bits as unsigned ones: 0 becomes CENTRE."""
+    """Convert signed words of 16 bits into unsigned ones: 0 becomes CENTRE."""
     words: Words = (codes.view(np.uint16) ^ np.uint16(CENTRE)).astype(np.uint16)
     return words
 
 
 def known(models: Mapping[str, M], identity: Identity, allowed: str) -> M:
-    """What `models` says of the model that answered, by the beginning of its name. Raises: WrongInstrument: none of them."""
+    """Find the model that answered by the beginning of its name. Raises: WrongInstrument: it is none of `models`."""
     name = _plain(identity.model)
     found = next((model for beginning, model in models.items() if name.startswith(_plain(beginning))), None)
     if found is None:
@@ -630,7 +628,7 @@ def known(models: Mapping[str, M], identity: Identity, allowed: str) -> M:
 
 
 def beginnings(models: Mapping[str, object]) -> str:
-    """The models that a driver knows, as messages tell them."""
+    """List the models that a driver knows, for messages."""
     return ", ".join(f"{name}…" for name in models)
 
 

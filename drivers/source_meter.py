@@ -157,7 +157,7 @@ class SourceMeter(ScpiSource):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a source-meter of one channel is set to.
+    """Settings that were asked for, of a source-meter of one channel.
 
     Args:
         widest_v: largest level, either sign.

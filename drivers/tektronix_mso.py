@@ -73,6 +73,11 @@ class Events(Scpi):
         return tuple(f'{code},"{text}"' for code, text in found if code not in USUAL)
 
 
+def _waits(scpi: Scpi, taken: int) -> bool:
+    count, _, state = scpi.ask(":ACQ:NUMAC?;:TRIG:STATE?").partition(";")
+    return state.upper() == "READY" and int(reading(count)) >= taken
+
+
 class TektronixMSO(ScpiDigitizer):
     """The scope, with one channel in use, or several that one trigger records. The constructor resets it.
 
@@ -90,7 +95,10 @@ class TektronixMSO(ScpiDigitizer):
     speaks: ClassVar[type[Scpi]] = Events
     hide: ClassVar[str] = ":DIS:GLO:CH1:STATE 0"
     plain: ClassVar[str] = ":ACQ:MOD SAM"
-    averaging = Averaging(10_240, (":ACQ:MOD AVE", ":ACQ:NUMAV {}"), {"averages": ":ACQ:NUMAV?"})
+    averaging = Averaging(
+        10_240, (":ACQ:MOD AVE", ":ACQ:NUMAV {}"), {"averages": ":ACQ:NUMAV?"}, waits=_waits,
+        complete=lambda scpi, records: scpi.ask_int(":ACQ:NUMAC?") == records,
+    )  # fmt: skip
     form = (":WFMO:BYT_N?;:WFMO:BN_F?;:WFMO:BYT_O?", "2;RI;LSB")
     _edge_at = "the scope's AUX IN"
 
@@ -167,13 +175,6 @@ class TektronixMSO(ScpiDigitizer):
 
     def _runs(self) -> bool:
         return self._scpi.ask_bool(":ACQ:STATE?")
-
-    def _ready_again(self, taken: int) -> bool:
-        count, _, state = self._scpi.ask(":ACQ:NUMAC?;:TRIG:STATE?").partition(";")
-        return state.upper() == "READY" and int(reading(count)) >= taken
-
-    def _averaged(self) -> bool:
-        return self._scpi.ask_int(":ACQ:NUMAC?") == self._averages
 
     def _preamble(self, one: Channel) -> str:
         fields = ("BYT_N", "BN_F", "BYT_O", "NR_P", "XIN", "XZE", "PT_O", "YMU", "YOF", "YZE")

@@ -1,4 +1,4 @@
-"""Targets that are simulated instruments: every dialect that has a golden transcript, on damaged messages of that session."""
+"""Simulated instruments as targets: each one that has a golden transcript, on damaged messages of that session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOGETHER = 6  # messages of one sample: what one sets, the next uses
 
 
 def dialect(name: str, folder: Path, stack: ExitStack) -> Target:
-    """The box of a transcript: whatever it is told, it answers in bytes, can be kept and restored, and lives on."""
+    """Tell the box of a transcript damaged messages: it answers in bytes, keeps and restores its state, and lives on."""
     _, _, use, settings = CASES[name]
     kind, said = named(f"{SIM}{use}"), talked(name)[0]
     between = b"" if hasattr(kind, "feed") else b"\n"
@@ -47,7 +47,7 @@ def dialect(name: str, folder: Path, stack: ExitStack) -> Target:
 
 
 def _restored(box: Any, state: object) -> object:
-    """What the box keeps after it was given a state, by way of text."""
+    """Give the box a state as JSON text, and return the state that it has then."""
     box.restore(json.loads(json.dumps(state)))
     return json.loads(json.dumps(box.snapshot()))
 

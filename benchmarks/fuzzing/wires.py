@@ -110,7 +110,7 @@ class OneWire(VisaLink):
 
 
 class HislipClient:
-    """What HislipWire uses of PyVISA-py's protocol object."""
+    """Stands in for PyVISA-py's protocol object: the part that HislipWire uses."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.last_message_id: int | None = FIRST_ID
@@ -190,7 +190,7 @@ class Calls(CoreClient):
 
 
 class Vxi11Session:
-    """What Vxi11Wire uses of PyVISA-py's session."""
+    """Stands in for PyVISA-py's session: the part that Vxi11Wire uses."""
 
     link, max_recv_size = 1, 256
 
