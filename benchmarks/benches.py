@@ -1,33 +1,30 @@
 """Every bench file trains: does each node carry its experiment to its floor, over its own wires, within five minutes?
 
-    python benchmarks/benches.py [--quick] [--only SUBSTRING] [--seeds 0 1 2] [--into FOLDER]
+    python benchmarks/benches.py [--seeds N] [--first N] [--only TEXT] [--runs FOLDER] [--list] [--quick] [--record]
 
-One experiment for each file of benches/, as `hil train` runs it, one process after the other, one thread each. A floor is 90 %
-of the test examples, for classes, and a highest NRMSE for sequences; it was written down before the runs. A run that is in
-FOLDER is read, not made again. --quick makes one epoch of three benches, and asks for no floor. The last lines are a table and
-one JSON object.
+One experiment for each file of benches/, as `hil train` runs it, one process after the other, one thread each
+(benchmarks/jobs.py). A floor is 90 % of the test examples, for classes, and a highest NRMSE for sequences; it was written down
+before the runs. --quick makes one epoch of three benches, and asks for no floor. The last lines are a table and a JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
-import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parents[1]
+from jobs import ROOT, RUNS, Job, Study, add_options, of
+from recording import record
+
 LONGEST_S = 300.0
-
-
-class Failed(Exception):
-    """A run did not come to its end."""
+HEAD = (
+    "| bench | experiment, learner | test | mean | worst | floor | node evaluations | wall time, s |",
+    "|---|---|---|---|---|---|---|---|",
+)
 
 
 @dataclass(frozen=True)
@@ -70,68 +67,48 @@ ROWS = (
 QUICK = ("dac_board", "mzi_mesh", "slm_camera")
 
 
-def trained(row: Row, seed: int, folder: Path, extra: tuple[str, ...]) -> dict[str, Any]:
-    """Train, unless the run is there; return its summary. Raises: Failed."""
-    path = folder / f"{row.bench}-{seed}"
-    if not (path / "summary.json").exists():
-        command = [sys.executable, "-m", "hil", "train", f"experiments/{row.experiment}.toml", "--run", str(path)]
-        for setting in (f"seed={seed}", *extra):
-            command += ["--set", setting]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
-        done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Failed(f"{row.bench}, seed {seed}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr}")
-    found: dict[str, Any] = json.loads((path / "summary.json").read_text())
-    learner = tomllib.loads((path / "config.toml").read_text())["learner"]["use"]
-    return found | {"test": found[f"test_{found['metric']}"], "learner": learner}
-
-
 def main() -> int:
-    """Train through every bench; returns 1 if one stayed below its floor, or took too long."""
+    """Train through every bench; returns 1 if one stayed below its floor, took too long, or did not come to its end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", default="", help="benches whose name has this in it")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--into", type=Path, help="folder of the runs; left out: one that is removed")
-    asked = parser.parse_args()
-    files, named = {path.stem for path in (HERE / "benches").glob("*.toml")}, {row.bench for row in ROWS}
+    add_options(parser, seeds=1)
+    chosen = parser.parse_args()
+    files, named = {path.stem for path in (ROOT / "benches").glob("*.toml")}, {row.bench for row in ROWS}
     if files != named:
-        raise SystemExit(f"benches without a row, or rows without a bench: {', '.join(sorted(files ^ named))}")
-    with tempfile.TemporaryDirectory() as removed:
-        folder = asked.into or Path(removed)
-        folder.mkdir(parents=True, exist_ok=True)
-        return table(asked.only, asked.seeds, folder.resolve(), asked.quick)
-
-
-def table(only: str, seeds: list[int], folder: Path, quick: bool) -> int:
-    """Print a line for each bench, and what all of them come to."""
-    lines: list[str] = []
-    missed: list[str] = []
-    for row in ROWS:
-        if only not in row.bench or (quick and row.bench not in QUICK):
-            continue
-        try:
-            line, good = judged(row, [trained(row, seed, folder, ("train.epochs=1",) if quick else ()) for seed in seeds])
-        except Failed as failure:
-            print(failure, file=sys.stderr, flush=True)
-            line, good = f"| {row.bench} | {row.experiment} | failed | | | | | |", False
-        print(f"{row.bench:22}{line}", file=sys.stderr, flush=True)
-        lines.append(line)
-        missed += [] if good or (quick and "failed" not in line) else [row.bench]
-    print("| bench | experiment, learner | test | mean | worst | floor | node evaluations | wall time, s |")
-    print("|---|---|---|---|---|---|---|---|", *lines, sep="\n")
-    print(json.dumps({"benches": len(lines), "missed": missed}))
+        sys.exit(f"benches without a row, or rows without a bench: {', '.join(sorted(files ^ named))}")
+    folder = chosen.runs or RUNS / f"benches{'-quick' if chosen.quick else ''}"
+    rows = [row for row in ROWS if not chosen.quick or row.bench in QUICK]
+    sets = ("train.epochs=1",) if chosen.quick else ()
+    study = Study.of((
+        Job(row.bench, seed, ROOT / "experiments" / f"{row.experiment}.toml", sets, folder / f"{row.bench}-{seed}")
+        for row in rows for seed in range(chosen.first, chosen.first + chosen.seeds)
+    ), chosen)  # fmt: skip
+    if chosen.list:
+        print("\n".join(study.listing()))
+        return 0
+    study.run()
+    lines, missed = list(HEAD), [job.folder.name for job in study.unfinished()]
+    for row in rows:
+        if jobs := [job for job in study.jobs if job.row == row.bench and job.summary()]:
+            line, good = judged(row, jobs)
+            lines.append(line)
+            missed += [] if good or chosen.quick else [row.bench]
+    print("\n".join(lines))
+    if chosen.record:
+        record("Every bench trains to its floor", lines)
+    print(json.dumps({"benches": len(lines) - len(HEAD), "missed": missed}))
     return bool(missed)
 
 
-def judged(row: Row, found: list[dict[str, Any]]) -> tuple[str, bool]:
-    """The line of a bench in the table, and whether every seed reached the floor in time."""
-    scores, seconds, less = [one["test"] for one in found], [one["wall_s"] for one in found], found[0]["better"] == "lower"
+def judged(row: Row, jobs: Sequence[Job]) -> tuple[str, bool]:
+    """Return the line of a bench in the table, and whether every seed reached the floor in time."""
+    found: list[dict[str, Any]] = [job.summary() for job in jobs]
+    scores, seconds = [one[of("test", one)] for one in found], [one["wall_s"] for one in found]
+    less = found[0]["better"] == "lower"
     worst, said = max(scores) if less else min(scores), "{:.3f}".format if less else "{:.1%}".format
     cells = (
-        row.bench, f"{row.experiment}, {found[0]['learner']}", ", ".join(map(said, scores)), said(statistics.fmean(scores)),
-        said(worst), f"{'NRMSE ' if less else ''}{said(row.floor)}", f"{found[0]['device_passes']:,}",
-        ", ".join(f"{second:.1f}" for second in seconds),
+        row.bench, f"{row.experiment}, {jobs[0].settings.learner.use}", ", ".join(map(said, scores)),
+        said(statistics.fmean(scores)), said(worst), f"{'NRMSE ' if less else ''}{said(row.floor)}",
+        f"{found[0]['device_passes']:,}", ", ".join(f"{second:.1f}" for second in seconds),
     )  # fmt: skip
     good = (worst <= row.floor if less else worst >= row.floor) and max(seconds) <= LONGEST_S
     return f"| {' | '.join(cells)} |", good

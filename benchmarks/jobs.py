@@ -193,7 +193,7 @@ class Study:
         wide = max((len(job.folder.name) for job, _ in found), default=0)
         lines = []
         for job, one in found:
-            score = f"test {value:.4f}" if (value := job.summary().get("test_accuracy")) is not None else ""
+            score = f"test {summary[of('test', summary)]:.4f}" if (summary := job.summary()) else ""
             pace = f"{one.epoch_s:8.1f} s an epoch" if one.epoch_s else ""
             lines.append(
                 f"{job.folder.name:<{wide}}  {one.state:<11}  {one.done:6.1f} of {one.epochs} epochs  {pace}  {score}".rstrip()
@@ -220,11 +220,11 @@ class Study:
         return f"{len(found) - due} of {len(found)} runs done; left: {long if due else 'nothing'}"
 
     def table(self, split: str = "test") -> dict[str, dict[str, float]]:
-        """Statistics of the finished runs, a row each: mean, std, worst, seeds; accuracies on a split, as fractions."""
+        """Statistics of the finished runs, a row each: mean, std, worst, seeds; scores on a split, accuracies as fractions."""
         rows: dict[str, list[float]] = {}
         for job in self.jobs:
             if found := job.summary():
-                rows.setdefault(job.row, []).append(found[f"{split}_accuracy"])
+                rows.setdefault(job.row, []).append(found[of(split, found)])
         return {row: statistics_of(scores) for row, scores in rows.items()}
 
     def _make(self, job: Job) -> None:
@@ -248,7 +248,7 @@ class Study:
         if not found:
             print(f"{job.folder.name}: exit {code}, see {log}", flush=True)
             return
-        score = f"{job.folder.name}: test {found['test_accuracy']:.4f}, {found['wall_s']:.0f} s"
+        score = f"{job.folder.name}: test {found[of('test', found)]:.4f}, {found['wall_s']:.0f} s"
         print(f"{self._made:>4}/{len(self.jobs)}  {score}", flush=True)
         if self._made % 5 == 0:
             print(f"           {self.left()}", flush=True)
@@ -258,6 +258,11 @@ class Study:
             self._stopped = True
             for child in self._children:
                 child.send_signal(signal.SIGINT)
+
+
+def of(split: str, summary: Mapping[str, Any]) -> str:
+    """Return the key of the score on a split in a summary, which is that of its metric."""
+    return f"{split}_{summary.get('metric', 'accuracy')}"
 
 
 def statistics_of(scores: Sequence[float]) -> dict[str, float]:
@@ -287,7 +292,7 @@ def write_csv(path: Path, jobs: Sequence[Job]) -> None:
         for job in jobs:
             if found := job.summary():
                 values = [job.facts.get(key, "") for key in facts]
-                scores = [found.get("validation_accuracy", ""), found["test_accuracy"]]
+                scores = [found.get(of("validation", found), ""), found[of("test", found)]]
                 out.writerow([job.row, job.seed, *values, correlation(found), *scores, job.folder.name])
 
 

@@ -124,6 +124,15 @@ def test_only_rows_that_have_a_text(jobs: Any, file: Path) -> None:
         jobs.Study.of(made, chosen)
 
 
+def test_a_score_is_that_of_the_metric(jobs: Any, file: Path) -> None:
+    made = study(jobs, file)
+    made.jobs[0].folder.mkdir(parents=True)
+    said = '{"status": "done", "metric": "nrmse", "test_nrmse": 0.25}'
+    (made.jobs[0].folder / "summary.json").write_text(said, encoding="utf-8")
+    assert made.table() == {"small": {"mean": 0.25, "std": 0.0, "worst": 0.25, "seeds": 1}}
+    assert "test 0.2500" in made.listing()[0]
+
+
 def test_the_summary_of_an_unfinished_run_is_empty(jobs: Any, file: Path) -> None:
     job = study(jobs, file).jobs[0]
     assert job.summary() == {}
