@@ -60,11 +60,11 @@ class Spent:
     bench_s: float
     did: Mapping[str, float]
 
-    def declared_s(self, symbol_rate_hz: float, plays: int) -> float:
+    def declared_s(self, plays: int) -> float:
         """Seconds that it would have taken by TABLED alone, one record after the other, each played so often."""
         did = self.did
         moved_s = did["bytes_up"] / 10e6 + did["bytes_down"] / 5e6
-        return moved_s + 10e-3 * (1 + plays) * did["records"] + did["played"] / symbol_rate_hz
+        return moved_s + 10e-3 * (1 + plays) * did["records"] + did["played_s"]
 
 
 def waited_s(stats: Stats) -> float:
@@ -117,8 +117,7 @@ def case(bench: str, timing: Any, widths: list[int], batch: int, rounds: int, fo
     host_s = statistics.median(one.wall_s - one.bench_s for one in whole)
     declared: dict[str, float] = {}
     if timing is TABLED and isinstance(experiment.bench, WaveformBench):
-        told = experiment.bench.record
-        alone = [one.declared_s(told.symbol_rate_hz, told.plays) for one in whole]
+        alone = [one.declared_s(experiment.bench.record.plays) for one in whole]
         declared = {"declared_s": round(statistics.median(alone), 3)}
     return {
         "wall_vs_bound": round(wall_s / max(instrument_s, host_s), 3),

@@ -69,19 +69,18 @@ from hil.errors import ConfigError, ContractError, Misaligned
 class Stats:
     """Counts and times (s) since the device opened; host_s is encoding and decoding, the rest is the bench.
 
-    `records` are those that were read, `symbols` values that were answered, `played` the symbols of all records that were
-    played, with markers, guards and rests. `upload_s` is
-    what was waited for; uploads took `hidden_s` besides, while a record was read. `settings_s` went by for setting
-    the instruments and asking what they hold.
+    `records` are those that were read, `symbols` values that were answered. `played_s` is how long all records that were played
+    last, with markers, guards and rests. `upload_s` is what was waited for; uploads took `hidden_s` besides, while a record was
+    read. `settings_s` went by for setting the instruments and asking what they hold.
     """
 
     shots: int = 0
     records: int = 0
     symbols: int = 0
-    played: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
     realigned: int = 0
+    played_s: float = 0.0
     upload_s: float = 0.0
     wait_s: float = 0.0
     read_s: float = 0.0
@@ -361,7 +360,7 @@ class Waveform:
             tally = replace(
                 tally,
                 records=tally.records + 1,
-                played=tally.played + plan.total * self._settings.plays,
+                played_s=tally.played_s + plan.total * self._settings.plays * self._settings.symbol_s,
                 bytes_down=tally.bytes_down + sum(record.words.nbytes for record in measured),
                 realigned=tally.realigned + any(lags),
                 wait_s=tally.wait_s + t2 - t1,

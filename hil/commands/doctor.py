@@ -25,7 +25,7 @@ from rich.console import Console
 from torch import Tensor
 
 from drivers.spiking.session import LineTraffic
-from drivers.waveform.device import Stats, WaveformSettings
+from drivers.waveform.device import Stats
 from hil import __version__
 from hil.build.node import Node
 from hil.build.open_node import bench_node
@@ -181,7 +181,7 @@ def _measured(device: Device, node: Node, bench: BenchFile | None) -> tuple[Figu
         settings = bench.record
         drives, records = bench.counts[0], whole.spent[0]["records"] / settings.reads
         figures = speed(single, quarter, whole, settings.averages / (settings.symbol_rate_hz * drives), records)
-        rates, parts = _of_waveform(whole, settings)
+        rates, parts = _of_waveform(whole)
     else:
         figures = speed(single, quarter, whole, None, 1.0)
         rates, parts = {"upload_rate": _line_rate(whole)}, _of_others(device, single, whole)
@@ -202,10 +202,10 @@ def _line_rate(whole: Timed) -> Figure:
     return Figure("B/s", *over_blocks(rates, statistics.median), "of all the time of a shot")
 
 
-def _of_waveform(whole: Timed, settings: WaveformSettings) -> tuple[Figures, dict[str, float]]:
-    """Where the time of a shot goes: what its instruments took, and what the settings say of the symbols that they play."""
+def _of_waveform(whole: Timed) -> tuple[Figures, dict[str, float]]:
+    """Tell where the time of a shot goes."""
     spent = {name: statistics.fmean(shot[name] for shot in whole.spent) for name in whole.spent[0]}
-    found = of_instruments(spent, settings.symbol_rate_hz)
+    found = of_instruments(spent)
     played_s, parts = found["acquisition"], shares(found, statistics.fmean(whole.seconds), "host")
     rates = over_blocks([shot["bytes_up"] / shot["upload_s"] for shot in whole.spent], statistics.median)
     playing = over_blocks([100 * played_s / seconds for seconds in whole.seconds], statistics.median)

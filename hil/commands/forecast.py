@@ -29,7 +29,6 @@ from typing import Any
 from rich.console import Console
 
 from drivers.waveform.device import Stats
-from hil.build.shapes.waveform import WaveformBench
 from hil.build.training import Built, built
 from hil.commands.doctor import OFF, ending
 from hil.commands.loop_check import of_instruments, shares
@@ -154,11 +153,10 @@ def _steps(made: Built, watch: _Watch) -> list[float]:
 
 
 class _Watch:
-    """Times what happens, and asks the instruments of a waveform bench, or else the device, what they did meanwhile."""
+    """Times what happens, and asks the instruments, or else the device, what they did meanwhile."""
 
     def __init__(self, made: Built) -> None:
-        self._devices, bench = made.training.devices, made.experiment.bench
-        self._rate_hz = bench.record.symbol_rate_hz if isinstance(bench, WaveformBench) else None
+        self._devices = made.training.devices
         self._spent: dict[str, float] = dict.fromkeys(self._now(), 0.0)
         self._whole_s = 0.0
         self.begin()
@@ -177,9 +175,9 @@ class _Watch:
 
     def shares(self) -> dict[str, float]:
         """Return what took the time, in shares."""
-        if self._rate_hz is None or not any(map(stats_of, self._devices)):
+        if not any(map(stats_of, self._devices)):
             return shares({"device": self._spent["device"]}, self._whole_s, "host")
-        return shares(of_instruments(self._spent, self._rate_hz), self._whole_s, "host")
+        return shares(of_instruments(self._spent), self._whole_s, "host")
 
     def _now(self) -> dict[str, float]:
         devices = [stats for device in self._devices if (stats := stats_of(device)) is not None]

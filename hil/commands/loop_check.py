@@ -318,18 +318,16 @@ def over_blocks(values: Sequence[float], stat: Callable[[Sequence[float]], float
     return stat(values), statistics.stdev(stat(values[k * size : (k + 1) * size]) for k in range(BLOCKS))
 
 
-def of_instruments(spent: Counts, symbol_rate_hz: float) -> dict[str, float]:
+def of_instruments(spent: Counts) -> dict[str, float]:
     """Seconds that the instruments of a waveform bench took, by what they did; see hil/commands/forecast.py.
 
     Args:
         spent: what the device counted meanwhile.
-        symbol_rate_hz: symbols that the generator plays in a second.
     """
-    played_s = spent["played"] / symbol_rate_hz
     return {
         "upload": spent["upload_s"],
-        "trigger": spent["wait_s"] - played_s,
-        "acquisition": played_s,
+        "trigger": spent["wait_s"] - spent["played_s"],
+        "acquisition": spent["played_s"],
         "download": spent["read_s"],
         "settings": spent["settings_s"],
     }
