@@ -209,7 +209,7 @@ class TouchBox(PanelBox):
         super().reboot()  # type: ignore[misc]
 
     def _touched(self, of: Callable[[Call], Settings]) -> Iterator[Command]:
-        """What all of them say alike; `of`: the settings that a command is about."""
+        """Yield the commands that all of them have; `of` finds the settings that a command is about."""
         yield from self._buffers.commands()
         yield from self._language.commands()
         yield setting("[SENSe<1>]:COUNt", "count", of)

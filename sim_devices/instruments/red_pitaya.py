@@ -124,7 +124,7 @@ class Outputs(GeneratorBox):
         self._of(call).change(wave=word, function=SHAPES[word])
 
     def _sources(self, call: Call) -> None:
-        """What starts a channel follows its mode and its source."""
+        """Let what starts a channel follow its mode and its source."""
         s = self._of(call)
         burst, inside = s.text("mode") == "BURST", s.text("source") == "INT"
         s.change(burst=burst, trigger="IMM" if not burst else "BUS" if inside else "EXT")
