@@ -151,6 +151,11 @@ class Network(nn.Module):
         self.temporal = kinds == {True}
 
     @property
+    def programmed(self) -> list[nn.Parameter]:
+        """What is programmed on devices and trained, in the order of the layers."""
+        return [layer.params for layer in self.stack if layer.params is not None and layer.params.requires_grad]
+
+    @property
     def stack(self) -> tuple[Layer, ...]:
         """The layers, typed."""
         return tuple(layer for layer in self.layers if isinstance(layer, Layer))

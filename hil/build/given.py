@@ -48,7 +48,6 @@ from hil.feedback.feedback import Feedback
 from hil.foreign import said
 from hil.hints import counted, quoted
 from hil.learner import Learner
-from hil.learners.parts.probe import programmed
 from hil.network import Layer, Network
 from hil.run.summary import Labels
 from hil.task import Task
@@ -201,7 +200,7 @@ def given(
     with building(PLACE):
         for device in net.devices:
             fits_node(experiment.learner, kind_of(device.spec))
-        if programmed(net):
+        if net.programmed:
             check_rule(experiment.learner.rule, experiment.learner.use, experiment.learner.place)
         asked = task_for(experiment.task, experiment.learner, data)
         fits_learner(experiment, _tried(net, data), data, asked)

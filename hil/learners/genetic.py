@@ -30,7 +30,7 @@ from hil.errors import UNTOUCHED, ConfigError
 from hil.learner import Programs
 from hil.learners.dfa import needed
 from hil.learners.parts.one_pass import OnePass
-from hil.learners.parts.probe import Probe, programmed, split, trained
+from hil.learners.parts.probe import Probe, split, trained
 from hil.network import Network
 from hil.search.breeding import Individual, Operators, child, keyed, selected
 from hil.settings import Count, Natural, Positive, Share, check
@@ -135,7 +135,7 @@ class Genetic(OnePass):
         Raises:
             ConfigError: generations on a twin, and there is no model of the node.
         """
-        asked, on_devices = as_task(task), {id(params) for params in programmed(net)}
+        asked, on_devices = as_task(task), {id(params) for params in net.programmed}
         weights = trained(net)
         reach = torch.cat([
             torch.full((weight.numel(),), 1.0 if id(weight) in on_devices else settings.reach) for weight in weights

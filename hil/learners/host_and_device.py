@@ -23,7 +23,7 @@ from hil.learners.adfa import ADFA
 from hil.learners.dfa import DFA
 from hil.learners.last_layer import LastLayer
 from hil.learners.node_perturbation import NodePerturbation
-from hil.learners.parts.probe import programmed, trained
+from hil.learners.parts.probe import trained
 from hil.learners.pat import PAT
 from hil.learners.pepg import PEPG
 from hil.learners.spsa import SPSA
@@ -85,7 +85,7 @@ class HostAndDevice(nn.Module):
         Raises:
             ConfigError: nothing is programmed on a device of this network, or a rule needs a model of the node.
         """
-        if not programmed(net):
+        if not net.programmed:
             raise ConfigError(
                 "no device of this network has anything programmed that is trained", where="[learner] device",
                 allowed="a network with [params]", todo="add [params], or choose the host's rule alone",
@@ -105,7 +105,7 @@ class HostAndDevice(nn.Module):
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
         """Make the passes of both rules, then overwrite every `.grad`; returns what the host's rule says."""
-        on_devices = programmed(net)
+        on_devices = net.programmed
         with _alone(net, on_devices):
             self.device.step(net, x, label, rng)
         slopes = [params.grad for params in on_devices]

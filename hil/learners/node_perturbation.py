@@ -27,7 +27,7 @@ from torch import Tensor
 from hil.learner import Programs
 from hil.learners.parts.loss import check_scores
 from hil.learners.parts.one_pass import OnePass
-from hil.learners.parts.probe import programmed, signs
+from hil.learners.parts.probe import signs
 from hil.network import Network, fill
 from hil.settings import Count, Positive, check
 from hil.task import Loss, LossName, Task, as_task
@@ -85,7 +85,7 @@ class NodePerturbation(OnePass):
         check_scores(trace.outputs[-1], self.outputs)
         error, metrics = self.loss.judge(trace.outputs[-1], label)
         still, size = self.loss.each(trace.outputs[-1], label), self.settings.size
-        on_devices = programmed(net)
+        on_devices = net.programmed
         deltas = [torch.zeros_like(pre) for pre in trace.pre[:-1]]
         slopes = [torch.zeros_like(params) for params in on_devices]
         for _ in range(self.settings.directions):
@@ -103,7 +103,7 @@ class NodePerturbation(OnePass):
 
     def _disturbed(self, net: Network, x: Tensor, label: Tensor, noise: list[Tensor], turns: list[Tensor]) -> Tensor:
         """Make one pass with noise, and return the loss of each example; what is programmed is put back whatever happens."""
-        on_devices = programmed(net)
+        on_devices = net.programmed
         centre, step = [params.detach().clone() for params in on_devices], self.settings.params_size or self.settings.size
         try:
             for params, u in zip(on_devices, turns, strict=True):

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from hil.learner import Programs
 from hil.learners.parts.one_pass import OnePass
-from hil.learners.parts.probe import Probe, normal, programmed, signs
+from hil.learners.parts.probe import Probe, normal, signs
 from hil.network import Network
 from hil.settings import Count, Positive, check
 from hil.task import Loss, LossName, Task, as_loss, as_task
@@ -98,7 +98,7 @@ class SPSA(OnePass):
 
     def _sizes(self, net: Network, weights: Sequence[Tensor]) -> list[float]:
         """Return c of each parameter."""
-        own, on_devices = self.settings, {id(params) for params in programmed(net)}
+        own, on_devices = self.settings, {id(params) for params in net.programmed}
         return [(own.params_size or own.size) if id(weight) in on_devices else own.size for weight in weights]
 
     def _directions(self, weights: Sequence[Tensor], rng: torch.Generator) -> Iterator[list[Tensor]]:

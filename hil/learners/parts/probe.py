@@ -79,11 +79,6 @@ def trained(net: Network) -> list[nn.Parameter]:
     return [param for param in net.parameters() if param.requires_grad]
 
 
-def programmed(net: Network) -> list[nn.Parameter]:
-    """Return what is programmed on devices and trained, in the order of the layers."""
-    return [layer.params for layer in net.stack if layer.params is not None and layer.params.requires_grad]
-
-
 def normal(weight: Tensor, rng: torch.Generator) -> Tensor:
     """Draw standard normal numbers of the shape of `weight`, where the generator is: the same on every host's device."""
     return torch.randn(weight.shape, generator=rng, device=rng.device).to(weight)
