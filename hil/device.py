@@ -223,11 +223,12 @@ class Resting(Protocol):
 class Restorable(Protocol):
     """A plant whose hidden state (drift clock, noise counter, membrane) can be saved, so that a resume is exact.
 
-    The mapping holds JSON values only: numbers, strings, lists, mappings. Real hardware is not Restorable.
+    The mapping holds JSON values (numbers, strings, lists, mappings), and tensors where there are many numbers; a snapshot is a
+    copy. Real hardware is not Restorable.
     """
 
     def snapshot(self) -> Mapping[str, object]:
-        """Return the whole state as JSON values."""
+        """Return the whole state: JSON values and tensors."""
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Return to the state of a snapshot."""

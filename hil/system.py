@@ -16,6 +16,7 @@ Source: flock(2), pidfd_open(2), proc_pid_status(5), tty_ioctl(4); Windows: Lock
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import getpass
 import os
@@ -57,6 +58,7 @@ PIPE_BYTES = 1 << 16
 PIECES = 1024  # that may wait for a thread that writes
 REPLACE_S = 1.0
 ZOMBIE = "Z"
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
 
 
 # -- Files ------------------------------------------------------------------------------------------------------------
@@ -335,6 +337,22 @@ def free_memory(otherwise: int) -> int:
         return int(psutil.virtual_memory().available)
     except (OSError, psutil.Error):
         return otherwise
+
+
+def keep_memory() -> None:
+    """Let the C library keep large blocks that are freed, for the next ones; elsewhere than in glibc do nothing.
+
+    By default a block above 32 MB goes back to the system, and the next one comes anew, each page cleared at its first use:
+    that took longer than what an array of neurons computes with it.
+
+    Source: mallopt(3).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):  # another system, or another C library
+        return
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def clock_s() -> float:

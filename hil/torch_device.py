@@ -20,6 +20,7 @@ from contextlib import contextmanager
 import torch
 
 from hil.errors import ConfigError
+from hil.system import keep_memory
 
 LARGEST_SHARE = 0.25  # of the free memory, for the examples; the rest is for the network, its traces and its optimiser
 ALLOWED = '"cpu", "cuda", "cuda:1", "mps", "auto"'
@@ -122,6 +123,12 @@ def _free_bytes(place: torch.device) -> int:
 
 
 SMALL = 4_000_000  # multiplications a layer and batch, below which a second thread costs more than it brings
+
+
+def computes(threads: int) -> None:
+    """Prepare this process for long computing, with `threads` threads of torch and memory that is kept."""
+    torch.set_num_threads(threads)
+    keep_memory()
 
 
 def default_threads(served: bool, weights: int, batch: int) -> int:

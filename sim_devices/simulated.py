@@ -18,7 +18,7 @@ from hil.device import Spec
 from hil.errors import ContractError
 from hil.seeding import generator
 from hil.twin import Writing
-from sim_devices.twin import State, Twin, follow
+from sim_devices.twin import State, Twin, follow, saved, taken
 
 
 class Simulated:
@@ -128,11 +128,10 @@ class Simulated:
         """Do nothing: there is no output to make safe."""
 
     def snapshot(self) -> Mapping[str, object]:
-        """Return counter, state and parameters as JSON values."""
-        state = None if self._state is None else [{"dtype": str(t.dtype), "values": t.tolist()} for t in self._state]
+        """Return counter, state and parameters; the last two as tensors."""
         pulses = {"pulses": self._pulses} if self._pulses else {}
-        params = None if self._params is None else self._params.tolist()
-        return {self.counted: self._count, "state": state, "params": params, **pulses}
+        params = None if self._params is None else self._params.clone()
+        return {self.counted: self._count, "state": saved(self._state), "params": params, **pulses}
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Return to the state of a snapshot.
@@ -140,12 +139,9 @@ class Simulated:
         Raises:
             ContractError: it is none.
         """
-        count, saved, params, pulses = state[self.counted], state["state"], state["params"], state.get("pulses", 0)
-        if not isinstance(count, int) or not isinstance(pulses, int) or not (saved is None or isinstance(saved, list)):
+        count, params, pulses = state[self.counted], state["params"], state.get("pulses", 0)
+        if not (isinstance(count, int) and isinstance(pulses, int) and isinstance(params, Tensor | None)):
             raise ContractError("not a snapshot of a simulated device", where=self.spec.inputs.name, got=str(state)[:80])
+        self._state = taken(state["state"])
         self._count, self._pulses = count, pulses
-        self._state = None if saved is None else tuple(torch.tensor(t["values"], dtype=DTYPES[t["dtype"]]) for t in saved)
-        self._params, self._place = None if params is None else torch.tensor(params), None
-
-
-DTYPES = {str(d): d for d in (torch.float32, torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.bool)}
+        self._params, self._place = None if params is None else params.clone(), None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hil.errors import ContractError
 from hil.port import Port
 from hil.twin import State as State
 from hil.twin import Twin as Twin
@@ -20,6 +21,25 @@ def follow(twin: object, state: State | None, params: Tensor | None, place: torc
         twin.to(place)
     moved = None if state is None else tuple(tensor.to(place, held(tensor.dtype, place)) for tensor in state)
     return moved, None if params is None else params.to(place)
+
+
+def saved(state: State | None) -> list[Tensor] | None:
+    """Return a state as a snapshot holds it."""
+    return None if state is None else [tensor.clone() for tensor in state]
+
+
+def taken(parts: object) -> State | None:
+    """Return the state that `saved` gave.
+
+    Raises:
+        ContractError: it gave no such thing.
+    """
+    if parts is None:
+        return None
+    tensors = [one for one in parts if isinstance(one, Tensor)] if isinstance(parts, list) else []
+    if not isinstance(parts, list) or len(tensors) < len(parts):
+        raise ContractError("not the state of a twin", where="snapshot", got=str(parts)[:80], allowed="a list of tensors")
+    return tuple(tensor.clone() for tensor in tensors)
 
 
 def held(dtype: torch.dtype, place: torch.device) -> torch.dtype:

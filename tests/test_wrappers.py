@@ -12,6 +12,7 @@ from torch import Tensor
 from calibration.drift.steering import steered
 from hil.device import Device, Port, Spec
 from hil.devices.meter import metered
+from hil.snapshot import packed, unpacked
 from hil.wrapper import Wrapper
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
@@ -67,7 +68,7 @@ def test_a_state_is_saved_as_far_as_the_inner_device_can_save_it(wrap: Callable[
     device, other = made(), made()
     x = torch.linspace(-1, 1, 6).unsqueeze(1)
     device.forward(x)
-    saved = json.loads(json.dumps(device.snapshot()))
+    saved = unpacked(json.loads(json.dumps(packed(device.snapshot()))))
     wanted = device.forward(x)
     assert not torch.equal(other.forward(x), wanted)
     other.restore(saved)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from hil import torch_device
@@ -39,7 +38,7 @@ from hil.run.folder import PROJECTION
 from hil.run.summary import Labels
 from hil.synapses import channels_of
 from hil.task import Task
-from hil.torch_device import default_threads
+from hil.torch_device import computes, default_threads
 from hil.training import diagnostics, pieces
 from hil.training.outcome import misbelieved
 from hil.training.state import Training
@@ -154,7 +153,7 @@ def built(
         torch_device.settled(ready.on)
         with building(experiment.place):
             train = experiment.train
-            torch.set_num_threads(train.threads or default_threads(experiment.served, ready.chain.largest, train.batch))
+            computes(train.threads or default_threads(experiment.served, ready.chain.largest, train.batch))
             tape = stack.enter_context(tape_of(run)) if record and run is not None else None  # closed last: with the last shot
             opened = opened_node(experiment, run, stack) if node is None else node
             opened, projector, allow = beside(experiment, opened, run, stack, told, allow)

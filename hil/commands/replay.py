@@ -226,7 +226,8 @@ def _compare_weights(training: Training, points: Mapping[tuple[int, int], Checkp
     at = (training.epoch, training.batch)
     found.weights += at not in found.astray
     now = training.checkpoint().tensors
-    different = [name for name in sorted(now.keys() | then.tensors) if not _same_bits(now.get(name), then.tensors.get(name))]
+    learned = sorted(name for name in now.keys() | then.tensors if not name.startswith("device."))  # a tape is no node
+    different = [name for name in learned if not _same_bits(now.get(name), then.tensors.get(name))]
     more = f" after step {training.step:,}, and {len(different) - 1} more tensors"
     found.astray[at] = different[0] + more if different else ""
 

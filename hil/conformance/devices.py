@@ -17,6 +17,7 @@ from hil.errors import ContractError, OutOfRange
 from hil.port import each
 from hil.seeding import generator
 from hil.slew import slew_of
+from hil.snapshot import packed, unpacked
 
 ANY_WIDTH = 5  # channels tried where the port takes any
 BATCHES = (1, 3, 8)
@@ -172,7 +173,7 @@ def _trail(device: Device, sent: Sent | None) -> object:
     """Anything that a transmission would change."""
     if sent is not None:
         return sent(device)
-    return json.dumps(device.snapshot()) if isinstance(device, Restorable) else None
+    return json.dumps(packed(device.snapshot())) if isinstance(device, Restorable) else None
 
 
 def _programs(device: Device, sent: Sent | None) -> None:
@@ -217,7 +218,7 @@ def _restores(make: Callable[[], Device]) -> None:
             raise NotApplicable("its state is not the computer's to save")
         first, *rest = drives(device)
         device.forward(first)
-        state = json.loads(json.dumps(device.snapshot()))
+        state = unpacked(json.loads(json.dumps(packed(device.snapshot()))))
         return state, [device.forward(x) for x in rest]
 
     def restored(device: Device) -> list[Tensor]:

@@ -69,15 +69,15 @@ class Stepped(Wrapper):
     def snapshot(self) -> Mapping[str, object]:
         """Save a node whose state can be saved, with what its channels hold; {} for any other."""
         inner = super().snapshot()
-        return {"inner": dict(inner), "held": self._held.rows.tolist()} if inner else {}
+        return {"inner": dict(inner), "held": self._held.rows.clone()} if inner else {}
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Return to the state of a snapshot. Raises: ContractError: it is none of this device."""
         inner, held = state.get("inner"), state.get("held")
-        if not isinstance(inner, Mapping) or not isinstance(held, list):
+        if not isinstance(inner, Mapping) or not isinstance(held, Tensor):
             raise ContractError("not a snapshot of a device that keeps its steps", where=self._port.name, got=str(state)[:80])
         super().restore(inner)
-        self._held.hold(torch.tensor(held, dtype=torch.float32))
+        self._held.hold(held.clone())
 
 
 def stepped(device: Device) -> Device:

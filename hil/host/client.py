@@ -44,6 +44,7 @@ from hil.host.local import LocalHost
 from hil.host.server import loopback
 from hil.host.wire import parts
 from hil.slew import NO_SLEW, Slew
+from hil.snapshot import packed, unpacked
 
 
 class Hosted:
@@ -175,7 +176,7 @@ class Hosted:
             raise self._host.unsafe(f"the host ended with status {status}")
 
     def snapshot(self) -> Mapping[str, object]:
-        """Return the whole state of a simulated device as JSON values; {} of any other."""
+        """Return the whole state of a simulated device; {} of any other."""
         if not self._host.facts.restorable:
             return {}
         answer = self._asked("Snapshot", self._host.call())
@@ -183,12 +184,12 @@ class Hosted:
         state = loads(answer.json, self._host.where, ContractError)
         if not isinstance(state, dict):
             raise ContractError("not a state", where=self._host.where, got=type(state).__name__, allowed="a JSON object")
-        return state
+        return unpacked(state)
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Return to the state of a snapshot; an empty one restores nothing."""
         if state:
-            raise_from(self._asked("Restore", pb.State(call=self._host.call(), json=json.dumps(dict(state)))))
+            raise_from(self._asked("Restore", pb.State(call=self._host.call(), json=json.dumps(packed(state)))))
 
     def beat(self) -> None:
         """Tell that this program makes progress: for long work without the device. Costs a look at the clock most of the time.

@@ -38,6 +38,7 @@ from hil.host.charge import Recipe
 from hil.host.faults import table_of
 from hil.host.frames import Bytes, Wire
 from hil.host.held import HeldDevice
+from hil.snapshot import packed, unpacked
 
 SAFE, UNKNOWN = 3, 4  # exit statuses
 
@@ -109,7 +110,7 @@ class Work:
             verified = held.safe(head["anew"])
             return {"verified": verified}, b""
         if do == "snapshot":
-            return {"state": held.snapshot()}, b""
+            return {"state": packed(held.snapshot())}, b""
         if do == "program":
             held.program(head["shape"], body)
         elif do == "reset":
@@ -117,7 +118,7 @@ class Work:
         elif do == "beat":
             held.beat()
         elif do == "restore":
-            held.restore(head["state"])
+            held.restore(unpacked(head["state"]))
         elif do == "close":
             held.close()
         else:

@@ -1,8 +1,8 @@
 """Checkpoints: tensors in safetensors, everything else in JSON beside them. No pickle.
 
-    checkpoints/step-00001406.safetensors   tensors, flat names: net.* learner.* optimizer.<parameter>.<slot>
-    checkpoints/step-00001406.json          numbers, device snapshots, SHA-256 of the tensors and of these facts; written last:
-                                            its presence says that the pair is complete
+    checkpoints/step-00001406.safetensors   tensors, flat names: net.* learner.* optimizer.<parameter>.<slot> device.<number>.*
+    checkpoints/step-00001406.json          numbers, device snapshots but for their tensors, SHA-256 of the tensors and of these
+                                            facts; written last: its presence says that the pair is complete
     checkpoints/step-00001406-before-validation.*     taken after the last step of an epoch, before the epoch is scored
 
 The pair is written atomically, the JSON after the tensors, under a name that no complete pair has: to overwrite one would leave
@@ -30,7 +30,7 @@ from hil.files import read_object, read_tensors, write_atomic
 from hil.hints import quoted
 
 SCHEDULED = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}  # what torch's schedulers put beside lr
-MOST_FACTS_BYTES = 1 << 26  # a plant of many neurons has its state there
+MOST_FACTS_BYTES = 1 << 26  # the plant of a virtual bench has its state there
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from hil.run.checkpoint import (
     under,
 )
 from hil.sentinel import Sentinel
+from hil.snapshot import joined, parted
 from hil.task import Task, task_of
 from hil.torch_device import sent
 from hil.training.moves import Moves
@@ -95,7 +96,7 @@ class Best:
     sentinel: Mapping[str, object] = field(default_factory=dict)
 
 
-KINDS = ("net", "learner", "optimizer", "best", "best_learner", "gathered")  # of tensors in a checkpoint
+KINDS = ("net", "learner", "optimizer", "best", "best_learner", "gathered", "device")  # of tensors in a checkpoint
 
 
 class Training:
@@ -225,6 +226,8 @@ class Training:
         tensors |= {f"gathered.{k}": v for k, v in gathered.items()}
         tensors |= {f"best.{k}": v for k, v in self.best.tensors.items()}
         tensors |= {f"best_learner.{k}": v for k, v in self.best.learner.items()}
+        states = [parted(device.snapshot()) for device in self.devices]
+        tensors |= {f"device.{n}.{k}": v for n, (_, kept) in enumerate(states) for k, v in kept.items()}
         facts: dict[str, Any] = {
             "epoch": self.epoch,
             "batch": self.batch,
@@ -239,7 +242,7 @@ class Training:
             "scores": list(self.scores),
             "devices": [
                 {
-                    "snapshot": d.snapshot(),
+                    "snapshot": snapshot,
                     "calls": d.count.calls,
                     "passes": d.count.passes,
                     "busy_s": d.count.busy_s,
@@ -247,7 +250,7 @@ class Training:
                     **({} if d.programmed is None else {"programmed": d.programmed}),
                     **({} if d.written is None else _writes(d)),
                 }
-                for d in self.devices
+                for d, (snapshot, _) in zip(self.devices, states, strict=True)
             ],
             "wall_s": self.wall_s,
         }
@@ -269,8 +272,8 @@ class Training:
             self._check(point)
             self._learned(point)
             self.seconds = dict(facts["seconds"])
-            for device, saved in zip(self.devices, facts["devices"], strict=True):
-                device.restore(saved["snapshot"])
+            for number, (device, saved) in enumerate(zip(self.devices, facts["devices"], strict=True)):
+                device.restore(joined(saved["snapshot"], under(f"device.{number}", point.tensors)))
                 device.recount(saved)
                 device.reprogram(saved.get("programmed"))
             self.wall_s = float(facts.get("wall_s", 0.0))
@@ -325,12 +328,13 @@ class Training:
         for name in facts["seconds"]:
             _finite(facts["seconds"], name)
         _finite({"wall_s": 0.0, **facts}, "wall_s")
-        for saved in facts["devices"]:
+        for number, saved in enumerate(facts["devices"]):
             _finite(saved, "busy_s")
             for name in ("calls", "passes", "faults", "programs", "writes"):
                 _whole({"faults": 0, "programs": 0, "writes": 0, **saved}, name)
             if not isinstance(saved["snapshot"], dict):
                 raise ValueError("a device without its snapshot")
+            joined(saved["snapshot"], under(f"device.{number}", tensors))
         if len(facts["devices"]) != len(self.devices):
             raise ValueError(f"{len(facts['devices'])} devices, not {len(self.devices)}")
 

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from hil.errors import ConfigError, ContractError
 from hil.seeding import generator
-from sim_devices.simulated import DTYPES
 from sim_devices.switch_log import SwitchLog
-from sim_devices.twin import State, Twin
+from sim_devices.twin import State, Twin, saved, taken
 
 
 class Answering:
@@ -79,18 +78,16 @@ class Answering:
         return path
 
     def snapshot(self) -> dict[str, object]:
-        """Return the number of the reading and the state, as JSON values."""
+        """Return the number of the reading, the state as tensors, and the factors."""
         with self._lock:
-            parts = None if self._state is None else [{"dtype": str(p.dtype), "values": p.tolist()} for p in self._state]
-            return {"read": self._read, "state": parts, "factors": dict(self._factors)}
+            return {"read": self._read, "state": saved(self._state), "factors": dict(self._factors)}
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Return to the state of a snapshot. Raises: ContractError: it is none of this bench."""
         read, parts, factors = state.get("read"), state.get("state"), state.get("factors")
         if not (isinstance(read, int) and isinstance(factors, Mapping) and set(factors) == set(self._factors)):
             raise ContractError("not a snapshot of this bench", where="wiring", got=str(state)[:80])
+        kept = taken(parts)
         with self._lock:
             self._read, self._factors = read, {name: float(value) for name, value in factors.items()}
-            self._state = None
-            if isinstance(parts, list):
-                self._state = tuple(torch.tensor(p["values"], dtype=DTYPES[p["dtype"]]) for p in parts)
+            self._state = kept

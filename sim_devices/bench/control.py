@@ -36,6 +36,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from hil.errors import ConfigError, ContractError, Desync, Disconnected, HilError, LinkTimeout, OpenFailed, Refused
+from hil.snapshot import packed, unpacked
 from sim_devices.instruments.faults import FaultSchedule
 from sim_devices.instruments.program_message import ScpiError
 from sim_devices.transports.listener import Listener
@@ -60,7 +61,7 @@ class Adjustable(Protocol):
         """Set a parameter, in SI units, while the bench runs."""
 
     def snapshot(self) -> Mapping[str, object]:
-        """Return the whole state as JSON values."""
+        """Return the whole state; see hil.device.Restorable."""
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Return to the state of a snapshot."""
@@ -169,7 +170,7 @@ class ControlServer:
 
     def snapshot(self, boxes: bool = True) -> dict[str, object]:
         """Return the state of the plant and, with `boxes`, of every instrument, as JSON values."""
-        state: dict[str, object] = {"plant": dict(self._plant.snapshot())}
+        state: dict[str, object] = {"plant": packed(self._plant.snapshot())}
         if boxes:
             state["boxes"] = {name: box.snapshot() for name, box in self._boxes.items()}
         return state
@@ -197,7 +198,7 @@ class ControlServer:
         for name in boxes:
             self._boxes[name].restore(_mapping(boxes[name]))
         if "plant" in state:
-            self._plant.restore(_mapping(state["plant"]))
+            self._plant.restore(unpacked(_mapping(state["plant"])))
             for box in self._boxes.values():  # a laser may be on now that was off then: what it feeds is no state of the plant
                 if isinstance(box, Feeding):
                     box.tell()
@@ -294,11 +295,12 @@ class ControlClient:
 
     def snapshot(self, boxes: bool = True) -> Mapping[str, object]:
         """Save plant and boxes; `boxes=False` leaves the boxes out, whose memories may be many megabytes."""
-        return self._sensible(_mapping, {"do": "snapshot", "boxes": boxes})
+        return self._sensible(_state, {"do": "snapshot", "boxes": boxes})
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Restore what a snapshot holds; what it leaves out stays as it is."""
-        self._ask({"do": "restore", "state": dict(state)})
+        plant = {"plant": packed(_mapping(state["plant"]))} if "plant" in state else {}
+        self._ask({"do": "restore", "state": {**state, **plant}})
 
     def log(self) -> list[dict[str, object]]:
         """Outputs that went on or off, oldest first."""
@@ -452,6 +454,12 @@ def _mapping(value: object) -> Mapping[str, object]:
     if not isinstance(value, Mapping):
         raise ContractError("not a JSON object", where="control port", got=str(value)[:80], allowed="an object with text keys")
     return value
+
+
+def _state(value: object) -> Mapping[str, object]:
+    """Return a snapshot of a bench, the plant's tensors in it."""
+    state = _mapping(value)
+    return {**state, "plant": unpacked(_mapping(state.get("plant")))}
 
 
 def refusal(error: HilError) -> dict[str, str]:

@@ -25,7 +25,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -41,9 +40,8 @@ from sim_devices.instruments.generator_box import GeneratorBox
 from sim_devices.instruments.sampling import Window
 from sim_devices.instruments.scope_box import ScopeBox, Trigger
 from sim_devices.mode_hop import hop
-from sim_devices.simulated import DTYPES
 from sim_devices.switch_log import Switched, SwitchLog
-from sim_devices.twin import State
+from sim_devices.twin import State, saved, taken
 
 SYNC_V = 3.3
 SLACK = 1e-4  # of a sample: an instant that close below the next sample belongs to it
@@ -231,7 +229,7 @@ class Plant:
                 self._wires[i] = replace(wire, cable=drives[0].cable, inputs=tuple(drives[1:]))
 
     def snapshot(self) -> dict[str, object]:
-        """Return shot counter, SYNC cable and the state of every wire, as JSON values."""
+        """Return shot counter, SYNC cable and every wire, the states of the nodes as tensors."""
         with self._lock:
             return {"shot": self._shot, "sync": self._sync, "wires": [self._saved(i) for i in range(len(self._wires))]}
 
@@ -246,24 +244,22 @@ class Plant:
             raise ContractError("not a snapshot of this bench", where="wiring", got=str(state)[:80])
         with self._lock:
             self._shot, self._sync = shot, bool(state.get("sync"))
-            for i, saved in enumerate(wires):
+            for i, told in enumerate(wires):
                 wire = self._wires[i]
-                cables = [Cable(**each) for each in saved.get("cables", [])]
+                cables = [Cable(**each) for each in told.get("cables", [])]
                 inputs = tuple(replace(one, cable=cable) for one, cable in zip(wire.inputs, cables, strict=True))
                 self._wires[i] = replace(
-                    wire, node=_made(wire.node, saved["node"]), cable=Cable(**saved["cable"]), noise_v=float(saved["noise_v"]),
+                    wire, node=_made(wire.node, told["node"]), cable=Cable(**told["cable"]), noise_v=float(told["noise_v"]),
                     inputs=inputs,
                 )  # fmt: skip
-                parts = saved["state"]
                 self._sampled[i] = None
-                self._states[i] = None if parts is None else self._restored(i, parts)
+                self._states[i] = self._fitting(i, taken(told["state"]))
 
-    def _restored(self, i: int, parts: Sequence[Mapping[str, Any]]) -> State:
+    def _fitting(self, i: int, state: State | None) -> State | None:
         """Raises: ContractError: not a state that node i can have."""
-        state = tuple(torch.tensor(p["values"], dtype=DTYPES[p["dtype"]]) for p in parts)
-        rest = self._wires[i].node.rest(1, self._resting(i))
-        if [part.shape for part in state] != [part.shape for part in rest]:
-            raise ContractError("the state of another node", where="wiring", got=str([tuple(part.shape) for part in state]))
+        rest = self._wires[i].node.rest(1, self._resting(i)) if state is not None else None
+        if [(p.shape, p.dtype) for p in state or ()] != [(p.shape, p.dtype) for p in rest or ()]:
+            raise ContractError("the state of another node", where="wiring", got=str([tuple(p.shape) for p in state or ()]))
         return state
 
     # -- Inside -------------------------------------------------------------------------------------------------------
@@ -466,13 +462,13 @@ class Plant:
             )
 
     def _saved(self, i: int) -> dict[str, object]:
-        wire, state = self._wires[i], self._states[i]
+        wire = self._wires[i]
         return {
             "node": dict(wire.node.settings()),
             "cable": {"delay_s": wire.cable.delay_s, "load_ohm": wire.cable.load_ohm},
             "noise_v": wire.noise_v,
             **({"cables": [asdict(one.cable) for one in wire.inputs]} if wire.inputs else {}),
-            "state": None if state is None else [{"dtype": str(p.dtype), "values": p.tolist()} for p in state],
+            "state": saved(self._states[i]),
         }
 
     def _parsed(self, path: str) -> tuple[str, str, int]:

@@ -23,7 +23,9 @@ def test_each_ring_is_found_where_it_meets_its_laser_with_all_others_at_theirs()
     device = Simulated(twin, seed=1)
     found = locked(device)
     assert found.good
-    assert device.snapshot()["params"] == [0.0] * 6  # left cold
+    params = device.snapshot()["params"]
+    assert isinstance(params, torch.Tensor)
+    assert params.tolist() == [0.0] * 6  # left cold
     assert found.figures["moved"] < 0.05
     squares = found.raw["volts"].square()
     shift = (twin.matrix @ squares).view(2, 3)

@@ -25,6 +25,7 @@ from hil.devices.meter import metered
 from hil.devices.stepped import Stepped, approached, bare, stepped
 from hil.errors import ConfigError, ContractError, LinkTimeout, OutOfRange
 from hil.slew import Slew
+from hil.snapshot import packed, unpacked
 from hil.tape.recorder import recorded
 from hil.tape.replay import reels, replay
 from hil.tape.writer import Tape
@@ -350,7 +351,7 @@ def test_a_twin_with_limits_of_each_channel_keeps_its_contract() -> None:
 def test_a_twin_refuses_steps_as_its_bench_would(tmp_path: Path) -> None:
     device = stepped(hil.dense([64, 7, 10], ElectrodesTwin(step_v=0.1), decode=hil.Decode()).stack[0].device)  # type: ignore[arg-type]
     device.forward(torch.full((1, 7), 0.1))
-    saved = json.loads(json.dumps(device.snapshot()))  # type: ignore[attr-defined]
+    saved = unpacked(json.loads(json.dumps(packed(device.snapshot()))))  # type: ignore[attr-defined]
     again = hil.dense([64, 7, 10], ElectrodesTwin(step_v=0.1), decode=hil.Decode()).stack[0].device
     again.restore(saved)  # type: ignore[union-attr]
     drive = torch.full((1, 7), 0.2)

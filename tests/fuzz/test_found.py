@@ -340,9 +340,15 @@ def damaged(state: object, path: tuple[object, ...], value: object) -> object:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("plant", "wires", 0), {}),
-        (("plant", "wires", 0, "state"), [{"dtype": "torch.float64", "values": [1.0, 2.0]}]),
-        (("plant", "wires", 0, "node"), {"v_pi_v": -1.0}),
+        (("plant", "values", "wires", 0), {}),
+        (("plant", "values", "wires", 0, "state"), [{"tensor": "0"}]),
+        (("plant", "values", "wires", 0, "state"), [{"tensor": "9"}]),
+        (("plant", "values", "wires", 0, "state"), [1.0]),
+        (("plant", "values"), []),
+        (("plant", "tensors"), "%%%"),
+        (("plant", "tensors"), "AAAAAAAAAAAAAAAA"),
+        (("plant", "tensors"), 7),
+        (("plant", "values", "wires", 0, "node"), {"v_pi_v": -1.0}),
         (("boxes", "awg", "channels", "1", "vpp"), {}),
         (("boxes", "awg", "channels", "1", "function"), "BOGUS"),
         (("boxes", "awg", "memory", "1"), {"A": "x"}),

@@ -36,6 +36,7 @@ from hil.nn import DirectFeedback, Physical
 from hil.run import checkpoint
 from hil.run.folder import RunFolder
 from hil.seeding import generator
+from hil.snapshot import packed, unpacked
 from hil.training.loop import Epoch, evaluate, train
 from hil.training.state import Training
 from sim_devices.lif_array import Neuron
@@ -294,7 +295,7 @@ def test_neurons_change_places_with_their_state(couples: bool) -> None:
     begun = first.forward(current[:4])
     with pretending():
         second = TwinChip(neuron, 1).array(ArraySpec(6, couples))
-        second.restore(json.loads(json.dumps(first.snapshot())))
+        second.restore(unpacked(json.loads(json.dumps(packed(first.snapshot())))))
         rest = second.forward(current[4:].to(ACCELERATOR))
         assert rest.device == second.monitor().device == ACCELERATOR
         second.program(thresholds)  # from the CPU again

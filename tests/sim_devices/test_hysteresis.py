@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hil.errors import ConfigError
 from hil.seeding import generator
+from hil.snapshot import packed, unpacked
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 
@@ -46,7 +47,7 @@ def test_both_ways_of_a_sweep_lie_the_width_apart() -> None:
 def test_its_state_goes_through_a_snapshot() -> None:
     device, other = Simulated(NODE), Simulated(NODE)
     device.forward(torch.tensor([[2.0]]))
-    other.restore(json.loads(json.dumps(device.snapshot())))
+    other.restore(unpacked(json.loads(json.dumps(packed(device.snapshot())))))
     x = torch.tensor([[1.95, 1.85]])
     assert torch.equal(device.forward(x), other.forward(x))
     assert not torch.equal(device.forward(x), Simulated(NODE).forward(x))  # the past matters

@@ -13,6 +13,7 @@ from torch import Tensor
 from hil.device import ArraySpec, Device, Restorable
 from hil.errors import ConfigError, ContractError, OutOfRange
 from hil.seeding import generator
+from hil.snapshot import packed, unpacked
 from sim_devices.lif_array import LifArray, Neuron
 from sim_devices.spiking_array import SpikingArray, TwinChip
 
@@ -272,7 +273,7 @@ def test_a_restored_array_goes_on_bit_for_bit() -> None:
     array, other = TwinChip(design, 8).array(ArraySpec(5)), TwinChip(design, 8).array(ArraySpec(5))
     array.program(torch.full((5,), 0.8))
     array.forward(x[:3])
-    other.restore(json.loads(json.dumps(array.snapshot())))
+    other.restore(unpacked(json.loads(json.dumps(packed(array.snapshot())))))
     assert torch.equal(other.forward(x[3:]), array.forward(x[3:]))
     with pytest.raises(ContractError):
         other.restore({"steps": "many", "state": None, "params": None})

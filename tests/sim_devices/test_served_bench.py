@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pyvisa.resources import MessageBasedResource
 
 from hil.errors import ConfigError, Disconnected
+from hil.snapshot import packed, unpacked
 from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
 from sim_devices.bench.served import ServedBench, spawn
 
@@ -166,7 +167,7 @@ def test_restored_plant_gives_the_same_noise_again(session: Session) -> None:
     control = session.bench.control
     control.set("node.noise", 1.0)
     try:
-        state = json.loads(json.dumps(control.snapshot(boxes=False)))
+        state = unpacked(json.loads(json.dumps(packed(control.snapshot(boxes=False)))))
         first, second = shot(session), shot(session)
         assert not np.array_equal(first, second)
         control.restore(state)
@@ -179,7 +180,7 @@ def test_restored_plant_gives_the_same_noise_again(session: Session) -> None:
 def test_restored_boxes_hold_their_settings_and_their_record(session: Session) -> None:
     set_up(session)
     first = shot(session)
-    state = json.loads(json.dumps(session.bench.control.snapshot()))
+    state = unpacked(json.loads(json.dumps(packed(session.bench.control.snapshot()))))
     session.awg.write("*RST;:SOUR1:DATA:VOL:CLE")
     assert session.scope.query("*RST;*OPC?").strip() == "1"
     assert session.awg.query(":OUTP1?").strip() == "0"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hil.device import Port, Spec
 from hil.errors import ConfigError, ContractError
+from hil.snapshot import packed, unpacked
 from sim_devices.bench.wire import Cable, Input, Output, Wire
 from sim_devices.bench.wiring import Plant
 from sim_devices.instruments.keysight_33600 import Keysight33600
@@ -263,7 +264,7 @@ def test_noise_of_a_shot_is_its_own_and_can_be_repeated() -> None:
     assert not np.array_equal(whole[0], whole[1])
     half = run(second, 2)
     third = made()
-    third.plant.restore(json.loads(json.dumps(second.plant.snapshot())))
+    third.plant.restore(unpacked(json.loads(json.dumps(packed(second.plant.snapshot())))))
     for a, b in zip(whole, half + run(third, 2), strict=True):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(ContractError):

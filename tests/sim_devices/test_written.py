@@ -13,6 +13,7 @@ from torch import Tensor
 from hil.device import readable
 from hil.errors import ConfigError, ContractError, OutOfRange
 from hil.seeding import generator
+from hil.snapshot import packed, unpacked
 from hil.twin import Fittable, Parametric, Writing
 from sim_devices.crossbar import Crossbar
 from sim_devices.mach_zehnder import MachZehnder
@@ -93,7 +94,7 @@ def test_a_saved_state_goes_on_with_the_same_chance() -> None:
     device.program(params)
     device.forward(torch.zeros(3, 2))
     device.held()
-    other.restore(json.loads(json.dumps(device.snapshot())))
+    other.restore(unpacked(json.loads(json.dumps(packed(device.snapshot())))))
     for one in (device, other):
         one.program(params)  # what it holds: nothing is written
         one.rewrite(params, params > 1e-5)
@@ -103,14 +104,14 @@ def test_a_saved_state_goes_on_with_the_same_chance() -> None:
 def test_a_write_beyond_a_limit_or_of_nan_is_refused_and_nothing_is_written() -> None:
     device = Simulated(twin_of(2), seed=1)
     device.program(torch.full((20,), 5e-6))
-    before = device.snapshot()
+    before = packed(device.snapshot())
     for wrong in (math.nan, 26e-6):
         params = torch.full((20,), 5e-6)
         params[3] = wrong
         for write in (device.program, lambda p: device.rewrite(p, torch.ones(20, dtype=torch.bool))):
             with pytest.raises(OutOfRange):
                 write(params)
-    assert device.snapshot() == before
+    assert packed(device.snapshot()) == before
 
 
 def test_what_a_written_twin_is() -> None:
