@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from rich.console import Console
 
@@ -36,6 +36,7 @@ from hil.device import Chip, Device, Provenance, Recoverable
 from hil.devices.recovery import Patience
 from hil.errors import ConfigError, Ended, OpenFailed, WrongInstrument
 from hil.guardian.client import Guard, guarded
+from sim_devices.bench.description import VirtualBench
 from sim_devices.bench.process import Served
 
 SIMULATED = "SIM-"  # how serial numbers of simulated instruments begin
@@ -115,6 +116,18 @@ class Shape(Protocol):
 
     def serve(self, bench: Any, out: Console) -> None:
         """Serve the virtual side until Ctrl-C. Raises: ConfigError: there is none."""
+
+
+@runtime_checkable
+class Conversing(Protocol):
+    """A shape whose instruments can hold the fixed conversation of `hil transcript`: they drive or read levels or records."""
+
+    def conversing(self, bench: Any) -> tuple[tuple[str, ...], VirtualBench | None]:
+        """Return their names in the bench file, and their simulated side; None if they are real.
+
+        Raises:
+            ConfigError: the settings of the simulated side are wrong.
+        """
 
 
 class Opening:

@@ -8,28 +8,20 @@ tenth of the way up, guarded as in a run. Instruments beside the node are not op
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from drivers.fixed_session import WAIT_S, session
 from hil.build.auxiliaries import Table
-from hil.build.bench import LINK_S, Opening, check_address, lingering
-from hil.build.shapes import vector, waveform
-from hil.config.bench import BenchFile, read_bench
+from hil.build.bench import LINK_S, Conversing, Opening, check_address, lingering
+from hil.config.bench import read_bench
 from hil.errors import UNTOUCHED, ConfigError
 from hil.files import there
-from sim_devices.bench.description import VirtualBench
 from sim_devices.bench.served import spawn
 
 WHOLE_BYTES = 1 << 17  # a longer message is kept as length and checksum
-SHAPES: Mapping[type[BenchFile], Callable[[Any], VirtualBench]] = {
-    waveform.WaveformBench: waveform.description,
-    vector.VectorBench: vector.description,
-}
 
 
 def transcribe(path: Path, folder: Path, out: Console) -> list[Path]:
@@ -47,13 +39,13 @@ def transcribe(path: Path, folder: Path, out: Console) -> list[Path]:
         ConfigError: a shape whose instruments have no session; nothing was opened. HilError: from an instrument. UnsafeOutputs.
     """
     bench = read_bench(path)
-    describe = SHAPES.get(type(bench))
-    if describe is None:
+    if not isinstance(bench.how, Conversing):
         raise ConfigError(
             "no conversation is known for instruments of this shape", where=str(path), got=f"shape {bench.shape}",
-            allowed="waveform, vector", outputs=UNTOUCHED, todo="train once with --wire, which writes down any conversation",
+            allowed="waveform, vector, or a shape with conversing()", outputs=UNTOUCHED,
+            todo="train once with --wire, which writes down any conversation",
         )  # fmt: skip
-    names: tuple[str, ...] = bench.roles  # type: ignore[attr-defined]
+    names, described = bench.how.conversing(bench)
     instruments = [bench.instruments[name] for name in names]
     for one in instruments:
         check_address(one, bench.simulated, "TCPIP::…")
@@ -66,7 +58,7 @@ def transcribe(path: Path, folder: Path, out: Console) -> list[Path]:
     with ExitStack() as stack:
         opening = Opening(bench, folder, True, stack, full_bytes=WHOLE_BYTES)
         opening.check_silence(WAIT_S + 2 * max(one.timeout_s or LINK_S for one in instruments), "the conversation")
-        served = stack.enter_context(spawn(lingering(describe(bench), folder))) if bench.simulated else None
+        served = None if described is None else stack.enter_context(spawn(lingering(described, folder)))
         table = Table(opening, names, names, served)
         table.watched(())
         for name, line in table.lines.items():

@@ -147,6 +147,10 @@ class VectorShape:
         """See hil.build.bench.Shape."""
         serve_all(description(bench), bench.virtual, out)
 
+    def conversing(self, bench: VectorBench) -> tuple[tuple[str, ...], VirtualBench | None]:
+        """See hil.build.bench.Conversing."""
+        return bench.roles, description(bench) if bench.simulated else None
+
 
 def description(bench: VectorBench) -> VirtualBench:
     """The simulated side of `bench`.

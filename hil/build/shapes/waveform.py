@@ -294,6 +294,10 @@ class WaveformShape:
         """See hil.build.bench.Shape."""
         serve_all(description(bench), bench.virtual, out)
 
+    def conversing(self, bench: WaveformBench) -> tuple[tuple[str, ...], VirtualBench | None]:
+        """See hil.build.bench.Conversing."""
+        return bench.roles, description(bench) if bench.simulated else None
+
 
 def description(bench: WaveformBench) -> VirtualBench:
     """The simulated side of `bench`.
