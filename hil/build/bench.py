@@ -130,6 +130,14 @@ class Conversing(Protocol):
         """
 
 
+@runtime_checkable
+class Paced(Protocol):
+    """A shape that plays the samples of a shot one after the other, at a rate that its tables say."""
+
+    def pace(self, bench: Any) -> tuple[float, int]:
+        """Return what a sample takes, in s, and how many times each record is read."""
+
+
 class Opening:
     """Opens instruments for a shape: guarded, transcribed where asked for, closed at the end whatever happens.
 

@@ -27,10 +27,10 @@ from torch import Tensor
 from drivers.spiking.session import LineTraffic
 from drivers.waveform.device import Stats
 from hil import __version__
+from hil.build.bench import Paced
 from hil.build.node import Node
 from hil.build.open_node import bench_node
 from hil.build.own_device import own_node
-from hil.build.shapes.waveform import WaveformBench
 from hil.commands.loop_check import (
     Counts,
     Figures,
@@ -177,10 +177,9 @@ def _measured(device: Device, node: Node, bench: BenchFile | None) -> tuple[Figu
     single = latencies(probe)
     ramp = ramped(probe)
     quarter, whole = large_shots(probe, ramp)
-    if isinstance(bench, WaveformBench) and "records" in whole.spent[0]:
-        settings = bench.record
-        drives, records = bench.counts[0], whole.spent[0]["records"] / settings.reads
-        figures = speed(single, quarter, whole, settings.averages / (settings.symbol_rate_hz * drives), records)
+    if bench is not None and isinstance(bench.how, Paced) and "records" in whole.spent[0]:
+        pace_s, reads = bench.how.pace(bench)
+        figures = speed(single, quarter, whole, pace_s, whole.spent[0]["records"] / reads)
         rates, parts = _of_waveform(whole)
     else:
         figures = speed(single, quarter, whole, None, 1.0)

@@ -294,6 +294,11 @@ class WaveformShape:
         """See hil.build.bench.Shape."""
         serve_all(description(bench), bench.virtual, out)
 
+    def pace(self, bench: WaveformBench) -> tuple[float, int]:
+        """See hil.build.bench.Paced."""
+        record = bench.record
+        return record.averages / (record.symbol_rate_hz * bench.counts[0]), record.reads
+
     def conversing(self, bench: WaveformBench) -> tuple[tuple[str, ...], VirtualBench | None]:
         """See hil.build.bench.Conversing."""
         return bench.roles, description(bench) if bench.simulated else None
