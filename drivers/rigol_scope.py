@@ -28,20 +28,11 @@ import numpy as np
 
 from drivers.links.link import Link
 from drivers.read_back import Setting
+from drivers.scope_models import Model, Rails, known
+from drivers.scope_records import Channel, Described, Shape, numbers_of, part
 from drivers.scpi import Identity, Scpi
 from drivers.scpi_apart import OneByOne
-from drivers.scpi_digitizer import (
-    POSITION,
-    RANGE,
-    Channel,
-    Described,
-    Model,
-    Rails,
-    ScpiDigitizer,
-    Shape,
-    known,
-    numbers_of,
-)
+from drivers.scpi_digitizer import POSITION, RANGE, ScpiDigitizer
 from drivers.time_bases import TimeBases
 from drivers.waveform.record import Axis, Memory, Scale, Words
 from hil.errors import ConfigError
@@ -218,7 +209,7 @@ class RigolScope(ScpiDigitizer):
 
     def _described(self, text: str, shape: Shape, one: Channel) -> Described:
         form, _, held, _, step_s, origin_s, reference, volts, origin, zero = numbers_of(text, 10, one.name)
-        found = self._part(shape, Axis(origin_s - reference * step_s, step_s), round(held), Scale(volts, -origin * volts, zero))
+        found = part(shape, Axis(origin_s - reference * step_s, step_s), round(held), Scale(volts, -origin * volts, zero))
         return self._checked(found, shape, one, f"{form:g}", f"{self._family.code:g}")
 
     def _words(self, one: Channel) -> Words:

@@ -23,23 +23,10 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from drivers.read_back import Setting
+from drivers.scope_models import Averaging, Model, Rails, beginnings, known
+from drivers.scope_records import CENTRE, Channel, Described, Shape, numbers_of, part, unsigned
 from drivers.scpi import POWER_ON, Identity, Scpi, reading
-from drivers.scpi_digitizer import (
-    CENTRE,
-    POSITION,
-    RANGE,
-    Averaging,
-    Channel,
-    Described,
-    Model,
-    Rails,
-    ScpiDigitizer,
-    Shape,
-    beginnings,
-    known,
-    numbers_of,
-    unsigned,
-)
+from drivers.scpi_digitizer import POSITION, RANGE, ScpiDigitizer
 from drivers.time_bases import Rates
 from drivers.waveform.record import Axis, Memory, Scale, Words
 
@@ -185,7 +172,7 @@ class TektronixMSO(ScpiDigitizer):
         *form, numbers = text.split(";", 3)
         held, step_s, zero_s, trigger, volts, zero, origin_v = numbers_of(numbers.replace(";", ","), 7, one.name)
         axis = Axis(zero_s - trigger * step_s, step_s)
-        found = self._part(shape, axis, round(held), Scale(volts, origin_v, zero + CENTRE))
+        found = part(shape, axis, round(held), Scale(volts, origin_v, zero + CENTRE))
         return self._checked(found, shape, one, ";".join(form).upper().lstrip("+"), self.form[1])
 
     def _words(self, one: Channel) -> Words:
