@@ -31,7 +31,7 @@ ONLY_IN = {
     "nir": {"hil/build/nir_graph.py", "hil/commands/export.py"},
     "mlflow": {"hil/loggers/mlflow.py"},
     "wandb": {"hil/loggers/wandb.py"},
-    "nidaqmx": {"drivers/nidaqmx.py"},
+    "nidaqmx": {"drivers/nidaqmx.py", "sim_devices/transports/grpc.py"},
     "slmsuite": {"drivers/slmsuite.py"},
     "pypylon": {"drivers/genicam.py"},
     "pymeasure": {"drivers/pymeasure.py"},
