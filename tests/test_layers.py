@@ -33,6 +33,7 @@ ONLY_IN = {
     "wandb": {"hil/loggers/wandb.py"},
     "nidaqmx": {"drivers/nidaqmx.py", "sim_devices/transports/grpc.py"},
     "slmsuite": {"drivers/slmsuite.py"},
+    "moku": {"drivers/moku_go.py"},
     "pypylon": {"drivers/genicam.py"},
     "pymeasure": {"drivers/pymeasure.py"},
     "qcodes": {"drivers/qcodes.py"},
