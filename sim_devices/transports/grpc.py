@@ -10,7 +10,6 @@ from concurrent import futures
 from typing import Any, Protocol, runtime_checkable
 
 from hil.errors import ConfigError
-from sim_devices.instruments.ni_card import NIError
 
 ANY_LENGTH = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)]
 
@@ -35,6 +34,8 @@ class GrpcServer:
     """
 
     def __init__(self, box: Called, host: str = "127.0.0.1", port: int = 0) -> None:
+        from sim_devices.instruments.ni_card import NIError  # here, for SciPy: other benches start without it
+
         try:
             import grpc
             from google.protobuf import message_factory
@@ -44,7 +45,7 @@ class GrpcServer:
                 "the simulated NI card speaks the gRPC of nidaqmx, which is not installed", where="virtual bench",
                 got=str(error), todo='pip install "hil[nidaqmx]"',
             ) from error  # fmt: skip
-        self._grpc, self._box = grpc, box
+        self._grpc, self._box, self._refusal = grpc, box, NIError
         self._pool = futures.ThreadPoolExecutor(1)
         self._server = grpc.server(self._pool, options=ANY_LENGTH)
         service = nidaqmx_pb2.DESCRIPTOR.services_by_name["NiDAQmx"]
@@ -72,9 +73,10 @@ class GrpcServer:
         def call(asked: Any, context: Any) -> Any:
             try:
                 return answer(**self._box.call(name, asked))
-            except NIError as error:
-                context.set_trailing_metadata([("ni-error", str(error.code))])
-                context.abort(self._grpc.StatusCode.UNKNOWN, f"the card refuses {name}: {error.code}")
+            except self._refusal as error:
+                code = str(error)
+                context.set_trailing_metadata([("ni-error", code)])
+                context.abort(self._grpc.StatusCode.UNKNOWN, f"the card refuses {name}: {code}")
             except KeyError:
                 context.set_trailing_metadata([("ni-error", "-200088")])
                 context.abort(self._grpc.StatusCode.UNKNOWN, f"no such call or task: {name}")
