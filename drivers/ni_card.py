@@ -20,12 +20,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import Field
 
 from drivers.nidaqmx import NIDAQmx, Terminal
 from drivers.package_talk import anew
 from drivers.packages import needed
+from drivers.read_back import ForeignChange, Value
 from drivers.safe import SafeState, Step, Talk
 from drivers.scpi import Expect, Identity
 from hil.device import Port
@@ -152,8 +154,37 @@ class NICard(NIDAQmx):
         self._settle = max(self._settle, math.ceil(settle_s * self._rate_hz - 1e-9))
         self._read = None
         wanted = torch.tensor([list(row) for row in rows], dtype=torch.float32)
+        self.spec.inputs.check(wanted)  # before the outputs go to rest, where it is not known what they hold
+        self.prepare()
         found: list[list[float]] = self.forward(wanted).tolist()
         return found
+
+    # ---- what a PanelWatch asks -------------------------------------------------------------------------------------------
+
+    @property
+    def panel(self) -> NICard:
+        """The card says what it holds by itself, where `read_back` sees it."""
+        return self
+
+    def held(self) -> Mapping[str, Value]:
+        """Compare the outputs, as inputs see them, with what was played last; without `read_back` nothing is known of them."""
+        if not self._read_back or self._at is None or not self._tasks:
+            return {"levels": "not read back"}
+        self._beat()
+        with self._mapped("reading the outputs back"):
+            far = np.abs(self._measured_back() - self._at).max()
+        return {"levels": "same" if far <= self._tolerance_v else "other"}
+
+    def settle(self) -> None:
+        """Do nothing: what was played is what is due."""
+
+    def findings(self) -> list[ForeignChange]:
+        """Find out whether the outputs hold something else, as after a power cut of the chassis."""
+        return [ForeignChange("setting", "levels are others")] if self.held()["levels"] == "other" else []
+
+    def lock_out(self) -> str:
+        """Return why it cannot be locked: it has no front panel."""
+        return "it has no front panel"
 
     # ---- its safe state, and the rungs of recovery ------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ pip install "hil[nidaqmx]"
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from hil.build.bench import open_bench
+from hil.commands.transcript import transcribe
 from hil.config.bench import read_bench
 from hil.conformance import Knob, check_instrument
 from hil.errors import OutOfRange, WrongInstrument
@@ -121,6 +124,25 @@ def test_another_process_makes_it_safe_when_this_one_is_gone(card: FakeCard, ser
     assert card.tasks == {}
 
 
+def test_outputs_that_hold_something_else_are_found(card: FakeCard, served: Served) -> None:
+    driver = opened(served.address, read_back=[f"cDAQ1/_ao{k}_vs_aognd" for k in range(7)])
+    driver.levels([0.25] * 7)
+    assert driver.findings() == []
+    card.reboot()  # of the chassis; its tasks are gone with it
+    driver.reopen()
+    driver.levels([0.25] * 7)
+    card.held[2] = 0.0
+    assert [one.said for one in driver.findings()] == ["levels are others"]
+    driver.close()
+
+
+def test_the_command_has_a_conversation_with_it_but_no_transcript(tmp_path: Path) -> None:
+    out = io.StringIO()
+    assert transcribe(BENCH, tmp_path / "said", Console(file=out, width=200)) == []
+    assert "no transcript: its package keeps the wire" in out.getvalue()
+    assert "outputs off, read back" in out.getvalue()
+
+
 def test_another_card_is_refused(served: Served) -> None:
     with pytest.raises(WrongInstrument, match="another card answers"):
         opened(served.address, expect=Expect(serial="1234"))
@@ -133,9 +155,9 @@ def test_its_bench_answers_as_the_twin_does() -> None:
         x = device.spec.inputs.within(torch.rand(20, 2, generator=torch.Generator().manual_seed(2)))
         device.program(controls)
         found = device.forward(x)
-        assert device.spec.outputs.unit == "nA"
-        due = 1e9 * twin.settled(x, controls)
-        assert float((found - due).abs().max()) < 4.0 + 8e-3 * float(due.abs().max())  # noise of 0.3 nA, 0.2 %
+        assert device.spec.outputs.unit == "A"
+        due = twin.settled(x, controls)
+        assert float((found - due).abs().max()) < 4e-9 + 8e-3 * float(due.abs().max())  # noise of 0.3 nA, 0.2 %; first order
 
 
 @pytest.mark.parametrize("settings", [{"outputs": 0}, {"low_v": 1.0}, {"settling": 0.5}, {"settling": math.nan}])
