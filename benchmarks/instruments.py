@@ -52,6 +52,7 @@ def wires() -> list[tuple[str, Callable[[str], Any], str]]:
         *(("Rigol DHO802", suite.rigol("DHO802", 0), wire) for wire in ("hislip", "vxi11")),
         *(("Tektronix MSO44", suite.tektronix_mso("MSO44"), wire) for wire in ("hislip", "socket", "vxi11")),
         *(("Tektronix MSO24", suite.tektronix_mso("MSO24"), wire) for wire in ("socket", "vxi11")),
+        *(("Tektronix TBS2104", suite.tektronix_tbs("TBS2104", 2), wire) for wire in ("hislip", "socket", "vxi11")),
         *(("R&S RTB2002", rtb, wire) for wire in ("hislip", "socket", "vxi11")),
         *((name, source(make), wire) for name, make, wire in sources.SLOW),
     ]

@@ -25,22 +25,10 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from drivers.read_back import Setting
+from drivers.scope_models import Averaging, Model, Rails, beginnings, known, paired
+from drivers.scope_records import Channel, Described, Shape, numbers_of
 from drivers.scpi import Identity
-from drivers.scpi_digitizer import (
-    POSITION,
-    RANGE,
-    Averaging,
-    Channel,
-    Described,
-    Model,
-    Rails,
-    ScpiDigitizer,
-    Shape,
-    beginnings,
-    known,
-    numbers_of,
-    paired,
-)
+from drivers.scpi_digitizer import POSITION, RANGE, ScpiDigitizer
 from drivers.scpi_digitizer import VERIFY_EVERY as VERIFY_EVERY
 from drivers.waveform.record import Axis, Memory, Scale, Words
 

@@ -31,10 +31,12 @@ from drivers.closing import close_all
 from drivers.links.link import Link
 from drivers.read_back import OUTPUT, Setting
 from drivers.safe import SafeState
+from drivers.scope_models import Model as ScopeModel
+from drivers.scope_models import Rails, unknown
+from drivers.scope_records import CENTRE, Channel, Described, Shape, part
 from drivers.scpi import Identity, Scpi, spoken
 from drivers.scpi_apart import Crlf
-from drivers.scpi_digitizer import CENTRE, RANGE, Channel, Described, Rails, ScpiDigitizer, Shape, unknown
-from drivers.scpi_digitizer import Model as ScopeModel
+from drivers.scpi_digitizer import RANGE, ScpiDigitizer
 from drivers.scpi_generator import FULL_SCALE, Headers, Model, ScpiGenerator
 from drivers.scpi_generator import Channel as Output
 from drivers.scpi_talk import CRLF
@@ -204,7 +206,7 @@ class PitayaScope(ScpiDigitizer):
     def _described(self, text: str, shape: Shape, one: Channel) -> Described:
         form, (divider, delay, held) = text.split(";")[:3], map(float, text.split(";")[3:])
         axis = Axis((delay - held / 2) * divider / CLOCK_HZ, divider / CLOCK_HZ)
-        found = self._part(shape, axis, round(held), Scale(0.5 * one.range_v / FINE, 0.0, CENTRE))
+        found = part(shape, axis, round(held), Scale(0.5 * one.range_v / FINE, 0.0, CENTRE))
         return self._checked(found, shape, one, ";".join(form).upper(), f"{self.form[1]};{GAINS[one.range_v]}")
 
     def _words(self, one: Channel) -> Words:

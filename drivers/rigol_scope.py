@@ -19,32 +19,21 @@ Programming Guide p. 2-180 (windows); DHO800/DHO900 Programming Guide, April 202
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from drivers.links.link import Link
+from drivers.edge_channel import EdgeAtChannel
 from drivers.read_back import Setting
+from drivers.scope_models import Model, Rails, known
+from drivers.scope_records import Channel, Described, Shape, numbers_of, part
 from drivers.scpi import Identity, Scpi
 from drivers.scpi_apart import OneByOne
-from drivers.scpi_digitizer import (
-    POSITION,
-    RANGE,
-    Channel,
-    Described,
-    Model,
-    Rails,
-    ScpiDigitizer,
-    Shape,
-    known,
-    numbers_of,
-)
+from drivers.scpi_digitizer import POSITION, RANGE
 from drivers.time_bases import TimeBases
 from drivers.waveform.record import Axis, Memory, Scale, Words
-from hil.errors import ConfigError
 
 DIVISIONS = 8  # of the screen's height
 DEPTH = "memory depth"
@@ -91,17 +80,8 @@ MODELS: dict[str, tuple[Family, bool]] = {  # with an external trigger or withou
 }  # fmt: skip
 
 
-class RigolScope(ScpiDigitizer):
-    """The scope, with one channel in use, or several that one trigger records. The constructor resets it.
-
-    Arguments as of ScpiDigitizer, and
-
-    Args:
-        trigger_channel: the channel that the edge goes into; 0: the external trigger, where the model has one.
-
-    Raises:
-        ConfigError: a trigger input that the scope does not have.
-    """
+class RigolScope(EdgeAtChannel):
+    """The scope, with one channel in use, or several that one trigger records; arguments as of EdgeAtChannel."""
 
     timed: ClassVar[tuple[str, ...]] = (RANGE, POSITION, DEPTH)
     inputs: ClassVar[Mapping[float, str]] = {1e6: ""}
@@ -109,39 +89,12 @@ class RigolScope(ScpiDigitizer):
     speaks: ClassVar[type[Scpi]] = OneByOne
     lock: ClassVar[tuple[str, str]] = (":SYST:LOCK 1;:SYST:LOCK?", ":SYST:LOCK 0")
 
-    def __init__(
-        self,
-        scpi: Scpi | Link,
-        *,
-        channel: int = 1,
-        channels: tuple[int, ...] = (),
-        range_v: float | tuple[float, ...] = 1.0,
-        offset_v: float | tuple[float, ...] = 0.0,
-        trigger_channel: int = 0,
-        trigger_v: float = 0.5,
-        memory_samples: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._edge = trigger_channel
-        self._edge_at = f"its channel {trigger_channel}" if trigger_channel else "the scope's EXT TRIG"
-        super().__init__(
-            scpi, channel=channel, channels=channels, range_v=range_v, offset_v=offset_v, trigger_v=trigger_v,
-            memory_samples=memory_samples, clock=clock,
-        )  # fmt: skip
-
     def _limits(self, identity: Identity) -> Model:
         self._family, external = known(MODELS, identity, ", ".join(MODELS))
         self.rails = self._family.rails  # type: ignore[misc]
         self.form = (":WAV:FORM?", self._family.form)
-        if self._edge not in (range(5) if external else range(1, 5)) or self._edge in self.channels:
-            raise ConfigError(
-                "the scope has no such trigger input", where=self._name,
-                got=f"channel {self._edge}" if self._edge else f"the external trigger, which a {identity.model} has not",
-                allowed="a channel that is not read" + (", or 0 for the external trigger" if external else ""),
-                outputs="unchanged; nothing was set",
-                todo="lead the generator's edge into a free channel, and write its number as trigger_channel",
-            )  # fmt: skip
-        on = len(self.channels) + (self._edge > 0)
+        self._check_inputs(identity, external)
+        on = len(self.channels) + (self._edge_channel > 0)
         depths, rate_hz = self._family.depths[min(on, 3) - 1], self._family.rates_hz[min(on, 3) - 1]
         self._bases = TimeBases(depths, self._family.divisions, rate_hz)
         return Model(rate_hz, Memory(1, depths[-1]))
@@ -174,8 +127,8 @@ class RigolScope(ScpiDigitizer):
         )
 
     def _set_up(self) -> None:
-        source = f"CHAN{self._edge}" if self._edge else "EXT"
-        used = {*self.channels, *((self._edge,) if self._edge else ())}
+        source = f"CHAN{self._edge_channel}" if self._edge_channel else "EXT"
+        used = {*self.channels, *((self._edge_channel,) if self._edge_channel else ())}
         shown = [f":CHAN{n}:DISP {int(n in used)}" for n in sorted({1, *used})]
         screens = [
             command
@@ -185,7 +138,7 @@ class RigolScope(ScpiDigitizer):
                 f"{one.header}:SCAL {one.range_v / DIVISIONS:.6g}", f"{one.header}:OFFS {-one.offset_v:.6g}",
             )
         ]  # fmt: skip
-        edge = (f":CHAN{self._edge}:PROB 1", f":CHAN{self._edge}:SCAL 1") if self._edge else ()
+        edge = (f":CHAN{self._edge_channel}:PROB 1", f":CHAN{self._edge_channel}:SCAL 1") if self._edge_channel else ()
         self._scpi.send(
             "*CLS", ":STOP", *shown, *screens, *edge, ":TRIG:MODE EDGE", f":TRIG:EDGE:SOUR {source}",
             f":TRIG:EDGE:LEV {self._trigger_v:.6g}", ":TRIG:EDGE:SLOP POS", ":TRIG:SWE NORM", ":ACQ:TYPE NORM",
@@ -218,7 +171,7 @@ class RigolScope(ScpiDigitizer):
 
     def _described(self, text: str, shape: Shape, one: Channel) -> Described:
         form, _, held, _, step_s, origin_s, reference, volts, origin, zero = numbers_of(text, 10, one.name)
-        found = self._part(shape, Axis(origin_s - reference * step_s, step_s), round(held), Scale(volts, -origin * volts, zero))
+        found = part(shape, Axis(origin_s - reference * step_s, step_s), round(held), Scale(volts, -origin * volts, zero))
         return self._checked(found, shape, one, f"{form:g}", f"{self._family.code:g}")
 
     def _words(self, one: Channel) -> Words:

@@ -24,21 +24,10 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from drivers.read_back import Setting
+from drivers.scope_models import Averaging, Model, Rails, paired, unknown
+from drivers.scope_records import Channel, Described, Shape, numbers_of, part
 from drivers.scpi import Identity, Scpi
-from drivers.scpi_digitizer import (
-    POSITION,
-    RANGE,
-    Averaging,
-    Channel,
-    Described,
-    Model,
-    Rails,
-    ScpiDigitizer,
-    Shape,
-    numbers_of,
-    paired,
-    unknown,
-)
+from drivers.scpi_digitizer import POSITION, RANGE, ScpiDigitizer
 from drivers.waveform.record import Axis, Memory, Scale, Words
 from hil.errors import ConfigError
 
@@ -153,7 +142,7 @@ class RohdeSchwarzRTB(ScpiDigitizer):
         form, order, numbers = text.split(";", 2)
         *_, held, values, start_s, step_s, origin_v, volts = numbers_of(numbers.replace(";", ","), 8, one.name)
         self._length = round(held)
-        found = self._part(shape, Axis(start_s, step_s), self._length, Scale(volts, origin_v, 0.0))
+        found = part(shape, Axis(start_s, step_s), self._length, Scale(volts, origin_v, 0.0))
         return self._checked(found, shape, one, f"{form};{order};{values:g}".upper(), f"{self.form[1]};1")
 
     def _words(self, one: Channel) -> Words:

@@ -14,19 +14,18 @@ import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import replace
+from typing import ClassVar
 
 from drivers.links.link import Link
 from drivers.poll import Poll
 from drivers.read_back import Panel, Setting
-from drivers.scpi import Identity, Scpi, reading, spoken
+from drivers.scope_models import Averaging, Model, Rails
+from drivers.scope_records import Channel, Described, Shape, channels_of, checked, same_scale, screen_of, told_scale
+from drivers.scpi import Identity, Scpi, spoken
 from drivers.scpi_driver import ScpiDriver
 from drivers.time_bases import Rates, TimeBase, TimeBases
-from drivers.waveform.record import Axis, Memory, Record, Scale, Words
+from drivers.waveform.record import Memory, Record, Words
 from drivers.waveform.roles import no_average
 from hil.device import Port
 from hil.errors import (
@@ -39,109 +38,11 @@ from hil.errors import (
     MissedTrigger,
     NotAReading,
     Saturated,
-    WrongInstrument,
 )
 
-SENTINEL = 9.8e37  # anything at least this large stands for "no measurement"
-HIGHEST_V = 1e6  # beyond what any probe can divide
 RANGE, POSITION = "time range", "time position"
 VERIFY_EVERY = 256  # records between two looks at the preamble: somebody may turn a knob
 ARMED_S = 1.0  # longest wait until a scope is ready for a trigger
-
-CENTRE = 32_768  # word of 0, of signed words that are taken as unsigned ones
-
-M = TypeVar("M")
-Shape = tuple[int, float, float]
-"""What is configured: samples, samples/s, first sample after the trigger in s."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """Samples/s with one channel on, and the longest record that can be read."""
-
-    rate_hz: float
-    memory: Memory
-
-
-@dataclass(frozen=True, slots=True)
-class Rails:
-    """Words with a meaning of their own.
-
-    Args:
-        low, high: at and beyond them the input was clipped.
-        hole: nothing was acquired; None: the instrument has no such word.
-    """
-
-    low: int
-    high: int
-    hole: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Averaging:
-    """How a scope averages records by itself.
-
-    Args:
-        most: records of an average, at most.
-        commands: that set it, the number of records where "{}" stands.
-        asked: questions for that number, by the name of the setting.
-        waits: asks whether so many records were taken and the scope waits for the next edge.
-        complete: asks whether the record is the average of so many.
-        samples: of a record, at most; None: as many as of any other.
-    """
-
-    most: int
-    commands: tuple[str, ...]
-    asked: Mapping[str, str]
-    waits: Callable[[Scpi, int], bool]
-    complete: Callable[[Scpi, int], bool]
-    samples: int | None = None
-
-
-@dataclass(slots=True)
-class Channel:
-    """A channel that is used, and what is known of its records.
-
-    Args:
-        number: 1 to 4.
-        port: its screen, V.
-        range_v, offset_v: of the screen.
-        name: for people.
-        tail: of the names of its settings; "" of the first.
-        preamble, scale, axis, points: of its records, when they are known.
-        first: place of the first sample in the memory of the instrument.
-        upright: scale of the first record since everything was set: no setting of a record moves it.
-        until_verified: records until the preamble is looked at again.
-    """
-
-    number: int
-    port: Port
-    range_v: float
-    offset_v: float
-    name: str
-    tail: str = ""
-    preamble: str | None = None
-    upright: Scale | None = None
-    points: int = 0
-    first: int = 0
-    scale: Scale = field(default_factory=lambda: Scale(1.0, 0.0, 0.0))
-    axis: Axis = field(default_factory=lambda: Axis(0.0, 1.0))
-    until_verified: int = 0
-
-    @property
-    def header(self) -> str:
-        """Header of its subsystem."""
-        return f":CHAN{self.number}"
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """What a preamble says of a record: samples, their scale and axis, and the place of the first in the memory."""
-
-    points: int
-    scale: Scale
-    axis: Axis
-    first: int = 0
 
 
 class ScpiDigitizer(ScpiDriver):
@@ -200,8 +101,8 @@ class ScpiDigitizer(ScpiDriver):
         self._shape: Shape | None = None  # what the instrument is configured for, if that is known
         self._closed = False
         try:
-            self._channels = _channels(numbers, range_v, offset_v, self._name)
-            self._port = _screen(self._name, self._channels)
+            self._channels = channels_of(numbers, range_v, offset_v, self._name)
+            self._port = screen_of(self._name, self._channels)
             self._input = self._told_input(input_ohm)
             self.identity = self._scpi.identify()
             model = self._limits(self.identity)
@@ -441,10 +342,10 @@ class ScpiDigitizer(ScpiDriver):
             raise _turned(one.name, text, before)
         found = self._described(text, shape, one)
         one.points, one.scale, one.axis, one.first = found.points, found.scale, found.axis, found.first
-        if one.upright is not None and not _same(one.upright, one.scale):
+        if one.upright is not None and not same_scale(one.upright, one.scale):
             old, one.upright = one.upright, None
             self.forget()
-            raise _turned(one.name, _scaled(one.scale), _scaled(old))
+            raise _turned(one.name, told_scale(one.scale), told_scale(old))
         one.upright = one.scale
         one.preamble, one.until_verified = text, VERIFY_EVERY
 
@@ -547,142 +448,9 @@ class ScpiDigitizer(ScpiDriver):
                 todo="switch channels off that are not used, which share the memory, or choose a range that the scope has",
             )  # fmt: skip
 
-    def _part(self, shape: Shape, whole: Axis, held: int, scale: Scale) -> Described:
-        """The part of a memory that holds what was asked for.
-
-        Args:
-            shape: what was asked for.
-            whole: axis of the memory.
-            held: its samples.
-            scale: of its words.
-        """
-        samples, rate_hz, start_s = shape
-        if not whole.step_s > 0:
-            return Described(0, scale, whole)
-        first = max(0, math.floor((start_s - whole.start_s) / whole.step_s + 1e-3))
-        points = min(round(samples / (rate_hz * whole.step_s)), held - first)
-        return Described(points, scale, Axis(whole.start_s + first * whole.step_s, whole.step_s), first)
-
     def _checked(self, found: Described, shape: Shape, one: Channel, told: str, form: str) -> Described:
-        """Return what a preamble says, if the record holds what was asked for.
-
-        Args:
-            found: points that are read, and their axis.
-            shape: what was asked for.
-            one: the channel.
-            told: form of the words, as the instrument says it.
-            form: as it should be.
-
-        Raises:
-            InstrumentError: another record. NotAReading: a scale that cannot be.
-        """
-        samples, rate_hz, start_s = shape
-        axis, scale, points = found.axis, found.scale, found.points
-        late_s = axis.start_s - start_s
-        short_s = (samples - 1) / rate_hz - late_s - (points - 1) * axis.step_s
-        most = max(self.memory.most, self._most)
-        apart = 0 < axis.step_s * rate_hz < 1 + 1e-6
-        if told != form or points > most or not apart or late_s > axis.step_s or short_s > axis.step_s:
-            raise InstrumentError(
-                "the scope recorded something else than it was asked for",
-                where=one.name,
-                got=f"format {told}, {points:g} samples, {axis.step_s:g} s apart, from {axis.start_s:g} s",
-                allowed=f"format {form}, {samples} samples, {1 / rate_hz:g} s apart or closer, from {start_s:g} s",
-                todo="choose a symbol rate that divides the sampling clock, or a shorter record",
-            )
-        zero_v = scale.reference * scale.volts_per_word
-        if not 0 < scale.volts_per_word <= HIGHEST_V or max(abs(scale.origin_v), abs(zero_v)) > HIGHEST_V:
-            raise NotAReading(
-                "the preamble has no scale", where=one.name,
-                got=_scaled(scale), allowed=f"above 0, up to {HIGHEST_V:g} V",
-            )  # fmt: skip
-        return found
-
-
-def numbers_of(preamble: str, count: int, where: str) -> list[float]:
-    """The numbers of a preamble. Raises: InstrumentError: not so many. NotAReading: 9.9E37 or NaN where a number is due."""
-    try:
-        fields = [reading(field) for field in preamble.split(",")]
-    except ValueError:
-        fields = []
-    if len(fields) != count:
-        raise InstrumentError("not a waveform preamble", where=where, got=preamble[:120], allowed=f"{count} numbers")
-    if not all(math.isfinite(field) and abs(field) < SENTINEL for field in fields):
-        raise NotAReading("the preamble says that there is no measurement", where=where, got=preamble[:120])
-    return fields
-
-
-def unsigned(codes: NDArray[Any]) -> Words:
-    """Convert signed words of 16 bits into unsigned ones: 0 becomes CENTRE."""
-    words: Words = (codes.view(np.uint16) ^ np.uint16(CENTRE)).astype(np.uint16)
-    return words
-
-
-def known(models: Mapping[str, M], identity: Identity, allowed: str) -> M:
-    """Find the model that answered by the beginning of its name. Raises: WrongInstrument: it is none of `models`."""
-    name = _plain(identity.model)
-    found = next((model for beginning, model in models.items() if name.startswith(_plain(beginning))), None)
-    if found is None:
-        raise unknown(identity, allowed)
-    return found
-
-
-def beginnings(models: Mapping[str, object]) -> str:
-    """List the models that a driver knows, for messages."""
-    return ", ".join(f"{name}…" for name in models)
-
-
-def unknown(identity: Identity, allowed: str) -> WrongInstrument:
-    """The error of an instrument that a driver of scopes does not know."""
-    return WrongInstrument(
-        "this is not a scope that the driver knows",
-        where="scope",
-        got=f"{identity.maker} {identity.model}",
-        allowed=allowed,
-        outputs="unchanged",
-        todo="correct the address in the bench file",
-    )
-
-
-def paired(model: Model, numbers: tuple[int, ...]) -> Model:
-    """Limits with these channels on: 1 and 2, and 3 and 4, share a converter and its memory; both of a pair have half of it."""
-    if len({(number - 1) // 2 for number in numbers}) == len(numbers):
-        return model
-    return Model(model.rate_hz / 2, replace(model.memory, most=model.memory.most // 2))
-
-
-def _channels(
-    numbers: tuple[int, ...], range_v: float | tuple[float, ...], offset_v: float | tuple[float, ...], called: str
-) -> list[Channel]:
-    """Raises: ConfigError: no such channels, or screens of others."""
-    if not set(numbers) <= {1, 2, 3, 4} or len(set(numbers)) < len(numbers):
-        raise ConfigError("the scope has no such channels", where=called, got=", ".join(map(str, numbers)),
-                          allowed="1 to 4, each once", outputs="unchanged; nothing was sent")  # fmt: skip
-    screens = []
-    for name, given in (("range_v", range_v), ("offset_v", offset_v)):
-        values = tuple(given) if isinstance(given, tuple | list) else (given,) * len(numbers)
-        if len(values) != len(numbers):
-            raise ConfigError("a number for each channel, or one for all", where=called, got=f"{name} of {len(values)} numbers",
-                              allowed=f"{len(numbers)}", outputs="unchanged; nothing was sent")  # fmt: skip
-        screens.append(values)
-    found = []
-    for k, (number, full, middle) in enumerate(zip(numbers, *screens, strict=True)):
-        name = f"scope channel {number}"
-        port = Port(name, middle - 0.5 * full, middle + 0.5 * full, "V")
-        found.append(Channel(number, port, full, middle, name, f" of channel {number}" if k else ""))
-    return found
-
-
-def _screen(called: str, channels: list[Channel]) -> Port:
-    """The port of all channels."""
-    if len(channels) == 1:
-        return channels[0].port
-    lows, highs = zip(*((channel.port.shared_low, channel.port.shared_high) for channel in channels), strict=True)
-    return Port(called, tuple(lows), tuple(highs), "V", len(channels))
-
-
-def _plain(model: str) -> str:
-    return model.upper().replace("-", "").replace(" ", "")
+        """Return what a preamble says, if the record holds what was asked for; as drivers.scope_records.checked."""
+        return checked(found, shape, one, told, form, max(self.memory.most, self._most))
 
 
 def _turned(where: str, got: str, allowed: str) -> Changed:
@@ -690,11 +458,3 @@ def _turned(where: str, got: str, allowed: str) -> Changed:
         "the settings of the scope changed during the measurement", where=where, got=got, allowed=allowed,
         outputs="inside their limits", todo="leave the front panel alone, then repeat; the settings will be sent again",
     )  # fmt: skip
-
-
-def _scaled(scale: Scale) -> str:
-    return f"{scale.volts_per_word:g} V a word, {scale.zero_v:g} V at word 0"
-
-
-def _same(a: Scale, b: Scale) -> bool:
-    return math.isclose(a.volts_per_word, b.volts_per_word, rel_tol=1e-6) and abs(a.zero_v - b.zero_v) < a.volts_per_word

@@ -26,21 +26,11 @@ from typing import ClassVar
 import numpy as np
 
 from drivers.read_back import Setting
+from drivers.scope_models import Model, Rails, unknown
+from drivers.scope_records import CENTRE, Channel, Described, Shape, part, unsigned
 from drivers.scpi import Identity, Scpi
 from drivers.scpi_apart import Unregistered
-from drivers.scpi_digitizer import (
-    CENTRE,
-    POSITION,
-    RANGE,
-    Channel,
-    Described,
-    Model,
-    Rails,
-    ScpiDigitizer,
-    Shape,
-    unknown,
-    unsigned,
-)
+from drivers.scpi_digitizer import POSITION, RANGE, ScpiDigitizer
 from drivers.time_bases import TimeBases
 from drivers.waveform.record import Axis, Memory, Scale, Words
 from hil.errors import InstrumentError, NotAReading
@@ -162,7 +152,7 @@ class SiglentSDS(ScpiDigitizer):
             raise InstrumentError("the scope recorded at another rate", where=one.name, got=f"{step_s:g} s a sample",
                                   allowed=f"{exact_s:g} s", todo="leave the time base alone")  # fmt: skip
         scale = Scale(per_division * probe / codes, -offset * probe, CENTRE)
-        found = self._part(shape, Axis(delay_s - 0.5 * base.span_s, exact_s), held, scale)
+        found = part(shape, Axis(delay_s - 0.5 * base.span_s, exact_s), held, scale)
         return self._checked(found, shape, one, f"{bits} bits", f"{max(bits, 9)} bits")
 
     def _words(self, one: Channel) -> Words:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from hil.errors import ConfigError
 
-SCALES_S = tuple(float(f"{digit}e{power}") for power in range(-9, 2) for digit in (1, 2, 5))[2:]  # a division, from 5 ns
+SHORTEST_S = 5e-9  # a division; at a shorter one no memory is filled at the highest rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +35,18 @@ class TimeBases:
         depths: points, rising.
         divisions: across the screen.
         highest_hz: samples/s at most.
+        digits: of the s a division, in each power of ten.
     """
 
     depths: Sequence[int]
     divisions: int
     highest_hz: float
+    digits: tuple[int, int, int] = (1, 2, 5)
 
     def all(self) -> list[TimeBase]:
         """Every time base."""
-        spans = [(scale, self.divisions * scale) for scale in SCALES_S]
+        scales = (float(f"{digit}e{power}") for power in range(-9, 2) for digit in self.digits)
+        spans = [(scale, self.divisions * scale) for scale in scales if scale >= SHORTEST_S]
         found = (TimeBase(depth, scale, depth / span, span) for depth in self.depths for scale, span in spans)
         return [base for base in found if base.rate_hz <= self.highest_hz * (1 + 1e-9)]
 
@@ -63,7 +66,7 @@ class TimeBases:
             raise ConfigError(
                 "no time base of the scope takes this record", where=where, got=f"{samples} samples at {rate_hz:g} Sa/s",
                 allowed=f"rates that divide depth / ({self.divisions} x scale); depth up to {self.depths[-1]}",
-                todo="choose a symbol rate of 1, 2 or 5 times a power of ten, or a smaller batch",
+                todo="choose a symbol rate that divides one of these, or a smaller batch",
             )  # fmt: skip
         return min(fit, key=lambda base: (round(base.rate_hz / rate_hz), base.depth))
 

@@ -10,7 +10,8 @@
 
 Channels that are programmed, as heaters of a mesh, are held from shot to shot; they go to their levels in the same way.
 
-Where one instrument drives and reads everything, can go through a list by itself and no step is limited, rows go out as lists.
+Where one instrument drives and reads everything, can go through a list by itself and no step is limited, rows go out as lists,
+those of channels that are programmed with them.
 All sources go in step: with steps k/n of the way each, so that a channel with a small slew is waited for. A batch is answered
 whole or not at all. Channels begin at the `rest` of their ports, with the outputs on; from there no row is refused for its
 distance, as the device says by `slew` (hil/slew.py). After a fault nothing is known of the levels: the next shot sets up anew.
@@ -229,12 +230,13 @@ class Vector:
     def _sweeper(self) -> Sweeper | None:
         """The instrument that can do whole batches by itself."""
         (first, *more) = self._instruments.values()
-        s, fixed = self._settings, self._spec.params is None
-        wanted = not more and fixed and s.lists and s.settle_s <= LONGEST_S and not self._spec.inputs.slews
+        s, slews = self._settings, any(port.slews for port in self._ports)
+        wanted = not more and s.lists and s.settle_s <= LONGEST_S and not slews
         return first if wanted and isinstance(first, Sweeper) else None
 
     def _swept(self, sweeper: Sweeper, rows: Tensor) -> list[list[float]]:
-        """Answer (batch, K) by lists."""
+        """Answer (batch, K) by lists; what is programmed stays in all of them."""
+        rows = torch.cat([rows, self._levels[rows.shape[1] :].expand(len(rows), -1)], 1)
         order = sorted(range(len(self._drive)), key=lambda column: self._drive[column][1])
         listed = rows[:, order].repeat_interleave(self._settings.averages, 0).tolist()
         found = sweeper.sweep(listed, self._settings.settle_s)

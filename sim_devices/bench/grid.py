@@ -6,17 +6,21 @@
     i_l = a_per_unit y_l                   what meter l reads, in A, or in the unit that it measures
 
 Noise and drift of reading n come from the generator (seed, n, "grid"), so a snapshot is the number of readings and the state.
+A box that plays records of its own is asked for all samples of a record at once.
 A meter that is read alone drives the node once: meters that are read one after another see noise of their own, as boxes do.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hil.errors import ConfigError
 from sim_devices.bench.answering import Answering
@@ -35,6 +39,14 @@ class Standing(Protocol):
 
     def stands(self, channel: int) -> float:
         """Return the level at a channel, in V, 0 while it is off."""
+
+
+@runtime_checkable
+class Player(Protocol):
+    """A box that plays records of all its channels, and takes as many samples at its inputs."""
+
+    def through(self, node: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> None:
+        """Lead its outputs to its inputs through `node`: (samples, channels) in V -> (samples, inputs)."""
 
 
 class Grid(Answering):
@@ -80,6 +92,22 @@ class Grid(Answering):
         self._sources, self._programs = list(sources), list(programs)
         for number, (meter, channel) in enumerate(meters):
             meter.attach(channel, partial(self._current, number))
+        boxes = {id(box): box for box, _ in (*sources, *programs, *meters)}
+        if len(boxes) == 1 and isinstance(sources[0][0], Player):
+            self._inputs = [channel - 1 for _, channel in meters]
+            sources[0][0].through(self._recorded)
+
+    def _recorded(self, levels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(samples, channels) in V -> (samples, inputs of the box); samples that are programmed alike are one reading."""
+        factor = self._factors["grid.per_volt"] * max(self._factors["grid.light"], 0.0) ** 0.5
+        volts = torch.from_numpy(levels).float()
+        x = volts[:, [channel - 1 for _, channel in self._sources]] * factor
+        programmed = volts[:, [channel - 1 for _, channel in self._programs]]
+        ends = [0, *(torch.nonzero((programmed[1:] != programmed[:-1]).any(1)).reshape(-1) + 1).tolist(), len(volts)]
+        found = [self._answer(x[a:b], programmed[a] if self._programs else None) for a, b in pairwise(ends)]
+        taken = torch.zeros(len(volts), max(self._inputs) + 1, dtype=torch.float64)
+        taken[:, self._inputs] = torch.cat(found).double() * self._factors["grid.a_per_unit"]
+        return taken.numpy()
 
     def _current(self, number: int, volts: float) -> float:
         """Return what meter `number` reads, whatever V it holds itself."""

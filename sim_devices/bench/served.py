@@ -16,6 +16,7 @@ from sim_devices.bench.description import Assembly, Transport, VirtualBench, ass
 from sim_devices.bench.process import START_TIMEOUT_S, Running, Served, serve
 from sim_devices.instruments.timing import timed
 from sim_devices.transports.announce import announced
+from sim_devices.transports.grpc import Called, GrpcServer
 from sim_devices.transports.hislip import HislipServer
 from sim_devices.transports.line import Line
 from sim_devices.transports.pty import PtyServer
@@ -49,6 +50,9 @@ class RunningBench(Running):
         transports = SERVED[description.transport]
         for number, part in enumerate(description.boxes, 1):
             box, faults = self.boxes[part.name], self.faults.of[part.name]
+            if isinstance(box, Called):
+                self.resources[part.name] = _started(GrpcServer(box, port=part.socket_port), opened)
+                continue
             if not hasattr(box, "feed"):  # what speaks bytes has its pace by the baud rate
                 box = timed(box, getattr(box, "timing", None))
             host = f"127.0.0.{number}" if description.port_mapper else "127.0.0.1"
@@ -88,7 +92,7 @@ class RunningBench(Running):
         return {"resources": self.resources, "sockets": self.sockets, "vxi11": self.vxi11}
 
 
-def _started(server: HislipServer | SocketServer | Vxi11Server, opened: ExitStack) -> str:
+def _started(server: HislipServer | SocketServer | Vxi11Server | GrpcServer, opened: ExitStack) -> str:
     opened.callback(server.close)
     server.start()
     return server.resource

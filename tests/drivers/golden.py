@@ -49,6 +49,7 @@ CASES: dict[str, Case] = {
     "rigol_ds1000z": ("drivers.rigol_scope:RigolScope", SCREEN, "rigol_scope:RigolScope", {}),
     "rigol_dho": ("drivers.rigol_scope:RigolScope", SCREEN, "rigol_scope:RigolScope", {"model": "DHO802"}),
     "tektronix_mso": ("drivers.tektronix_mso:TektronixMSO", SCREEN, "tektronix_mso:TektronixMSO", {}),
+    "tektronix_tbs": ("drivers.tektronix_tbs:TektronixTBS", SCREEN, "tektronix_tbs:TektronixTBS", {}),
     "rohde_schwarz_rtb": ("drivers.rohde_schwarz_rtb:RohdeSchwarzRTB", SCREEN, "rohde_schwarz_rtb:RohdeSchwarzRTB", {}),
     "red_pitaya": (
         "drivers.red_pitaya:RedPitaya", {"channels": [1, 2], "low_v": -0.5, "high_v": 0.5}, "red_pitaya:RedPitaya", {}

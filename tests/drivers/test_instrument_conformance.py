@@ -22,6 +22,7 @@ from drivers.siglent_sdg import SiglentSDG
 from drivers.siglent_sds import SiglentSDS
 from drivers.tektronix_afg31000 import TektronixAFG31000
 from drivers.tektronix_mso import TektronixMSO
+from drivers.tektronix_tbs import TektronixTBS
 from hil.conformance import Knob, check_instrument
 from hil.errors import ContractError
 from sim_devices.instruments.generator_box import GeneratorBox
@@ -37,6 +38,7 @@ from sim_devices.instruments.siglent_sdg import SiglentSDG as SimulatedSiglentSD
 from sim_devices.instruments.siglent_sds import SiglentSDS as SimulatedSiglentSDS
 from sim_devices.instruments.tektronix_afg31000 import TektronixAFG31000 as SimulatedTektronixAFG31000
 from sim_devices.instruments.tektronix_mso import TektronixMSO as SimulatedTektronixMSO
+from sim_devices.instruments.tektronix_tbs import TektronixTBS as SimulatedTektronixTBS
 
 
 class Generator:
@@ -180,6 +182,14 @@ def tektronix_mso(model: str) -> Callable[[str], Scope]:
     return lambda wire: Scope(TektronixMSO, SimulatedTektronixMSO(model=model), wire, (8e-6, 8e-4))
 
 
+def tektronix_tbs(model: str, edge: int) -> Callable[[str], Scope]:
+    def made(wire: str) -> Scope:
+        box = SimulatedTektronixTBS(model=model, trigger_channel=edge)
+        return Scope(lambda link, **given: TektronixTBS(link, trigger_channel=edge, **given), box, wire, (8e-6, 8e-4))
+
+    return made
+
+
 def rohde_schwarz_rtb(wire: str) -> Scope:
     return Scope(RohdeSchwarzRTB, SimulatedRohdeSchwarzRTB(), wire)
 
@@ -236,6 +246,10 @@ PAIRS: list[tuple[str, Callable[[str], Any], str]] = [  # instrument, frame, wir
     ("Tektronix MSO54", tektronix_mso("MSO54"), "socket"),
     ("Tektronix MSO54", tektronix_mso("MSO54"), "vxi11"),
     ("Tektronix MSO24", tektronix_mso("MSO24"), "hislip"),
+    ("Tektronix TBS1072C", tektronix_tbs("TBS1072C", 0), "memory"),
+    ("Tektronix TBS1072C", tektronix_tbs("TBS1072C", 0), "hislip"),
+    ("Tektronix TBS2204B", tektronix_tbs("TBS2204B", 4), "socket"),
+    ("Tektronix TBS2204B", tektronix_tbs("TBS2204B", 4), "vxi11"),
     ("R&S RTB2004", rohde_schwarz_rtb, "memory"),
     ("R&S RTB2004", rohde_schwarz_rtb, "hislip"),
     ("R&S RTB2004", rohde_schwarz_rtb, "socket"),

@@ -18,6 +18,7 @@ from drivers.siglent_sdg import SiglentSDG
 from drivers.siglent_sds import SiglentSDS
 from drivers.tektronix_afg31000 import TektronixAFG31000
 from drivers.tektronix_mso import TektronixMSO
+from drivers.tektronix_tbs import TektronixTBS
 from drivers.waveform.device import Waveform, WaveformSettings
 from hil.errors import InstrumentError, MeasurementError, SwitchedOff
 from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire, assemble
@@ -40,6 +41,10 @@ Z: Side = (f"{SIM}rigol_scope:RigolScope", {"model": "DS1104Z", "trigger_channel
 DHO: Side = (f"{SIM}rigol_scope:RigolScope", {"model": "DHO802"}, RigolScope, {})
 SDS: Side = (f"{SIM}siglent_sds:SiglentSDS", {}, SiglentSDS, {})
 MSO: Side = (f"{SIM}tektronix_mso:TektronixMSO", {}, TektronixMSO, {})
+TBS: Side = (f"{SIM}tektronix_tbs:TektronixTBS", {}, TektronixTBS, {})
+TBS2: Side = (
+    f"{SIM}tektronix_tbs:TektronixTBS", {"model": "TBS2204B", "trigger_channel": 4}, TektronixTBS, {"trigger_channel": 4}
+)  # fmt: skip
 RTB: Side = (f"{SIM}rohde_schwarz_rtb:RohdeSchwarzRTB", {}, RohdeSchwarzRTB, {})
 SCOPE: Side = (f"{SIM}keysight_infiniivision:InfiniiVision", {"adc_bits": 12}, InfiniiVision, {})
 
@@ -52,9 +57,11 @@ PAIRS = [  # generator, oscilloscope, step of its words in V
     ("33622A, DS1104Z triggered at channel 4", KEYSIGHT, Z, BYTE_V),
     ("33622A, SDS1104X HD", KEYSIGHT, SDS, TWELVE_V),
     ("AFG31052, MSO54", AFG, MSO, 1.024 * TWELVE_V),
+    ("AFG31052, TBS1072C", AFG, TBS, BYTE_V),
+    ("33622A, TBS2204B triggered at channel 4", KEYSIGHT, TBS2, BYTE_V),
     ("DG832, RTB2004", DG, RTB, 1.024 * RANGE_V / 2**10),
 ]
-RATES_HZ = {TektronixMSO: 12.5e6}  # of symbols, where 10 MHz is not in the middle of the ladder
+RATES_HZ = {TektronixMSO: 12.5e6, TektronixTBS: 12.5e6}  # of symbols, where they are not 1, 2, 5 times a power of ten
 
 
 def opened(generator: Side, scope: Side, **settings: Any) -> tuple[Waveform, dict[str, Any]]:

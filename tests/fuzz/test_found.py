@@ -17,8 +17,8 @@ from drivers.keysight_infiniivision import InfiniiVision as ScopeDriver
 from drivers.links.memory import MemoryLink
 from drivers.links.stream import BenchSocket
 from drivers.safe import Ramp, SafeState, Step, carry_out
+from drivers.scope_records import Described
 from drivers.scpi import Expect
-from drivers.scpi_digitizer import Described
 from drivers.scpi_talk import OVER_VISA
 from drivers.spiking.session import FrameSession
 from drivers.spiking.talk import FrameTalk, board

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 PROJECT = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-NAMED_OTHERWISE = {"vxi11": "pythonvxi11"}  # module -> package
+NAMED_OTHERWISE = {"vxi11": "pythonvxi11", "tektronixtbs2000bcontrol": "oscilloscopescriptsxzf8971"}  # module -> package
 
 
 def needs(module: str) -> Any:
