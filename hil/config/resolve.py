@@ -93,8 +93,13 @@ DRIVERS = {  # in a file by their paths; the values are where each is found
         "drivers.siglent_sdg:SiglentSDG",
         "drivers.rigol_dg:RigolDG",
         "drivers.tektronix_afg31000:TektronixAFG31000",
+        "drivers.keysight_m8195a:KeysightM8195A",
+        "drivers.red_pitaya:RedPitaya",
         "drivers.siglent_sds:SiglentSDS",
         "drivers.rigol_scope:RigolScope",
+        "drivers.tektronix_mso:TektronixMSO",
+        "drivers.tektronix_tbs:TektronixTBS",
+        "drivers.rohde_schwarz_rtb:RohdeSchwarzRTB",
         "drivers.keysight_e36300:KeysightE36312A",
         "drivers.keysight_n7776c:KeysightN7776C",
         "drivers.keithley_2400:Keithley2400",
@@ -106,6 +111,7 @@ DRIVERS = {  # in a file by their paths; the values are where each is found
         "drivers.qontrol:Qontrol",
         "drivers.thorlabs_pm100d:ThorlabsPM100D",
         "drivers.dac_board:DacBoard",
+        "drivers.ni_card:NICard",
         "drivers.spiking.device:SpikingBoard",
     )
 }
@@ -117,8 +123,13 @@ SIMULATED = {
         "sim_devices.instruments.siglent_sdg:SiglentSDG",
         "sim_devices.instruments.rigol_dg:RigolDG",
         "sim_devices.instruments.tektronix_afg31000:TektronixAFG31000",
+        "sim_devices.instruments.keysight_m8195a:KeysightM8195A",
+        "sim_devices.instruments.red_pitaya:RedPitaya",
         "sim_devices.instruments.siglent_sds:SiglentSDS",
         "sim_devices.instruments.rigol_scope:RigolScope",
+        "sim_devices.instruments.tektronix_mso:TektronixMSO",
+        "sim_devices.instruments.tektronix_tbs:TektronixTBS",
+        "sim_devices.instruments.rohde_schwarz_rtb:RohdeSchwarzRTB",
         "sim_devices.instruments.keysight_e36300:KeysightE36312A",
         "sim_devices.instruments.keysight_n7776c:KeysightN7776C",
         "sim_devices.instruments.keithley_2400:Keithley2400",
@@ -129,6 +140,7 @@ SIMULATED = {
         "sim_devices.instruments.qontrol:Qontrol",
         "sim_devices.instruments.thorlabs_pm100d:ThorlabsPM100D",
         "sim_devices.instruments.dac_board:DacBoard",
+        "sim_devices.instruments.ni_card:NICard",
     )
 }
 STRATEGIES = {
