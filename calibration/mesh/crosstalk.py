@@ -4,8 +4,8 @@
     compensation   p = C^-1 ( phase - offset ), or (C'C + l^2)^-1 C' where C is nearly singular
 
 All actuators are moved at once, at random: every setting tells of all K + 1 unknowns of each phase. On a mesh there are two
-blocks of settings, R = 2 (K + 1) each, fitted with coupler errors and self-heating (calibration/mesh/fit.py), the first alone,
-then both:
+blocks of settings, R = 2 (K + 1) or more each, fitted with coupler errors and self-heating (calibration/mesh/fit.py), the first
+alone, then both:
 
     near   where the phases show best, around the setting at which all interferometers cross: thetas 0.15 to 0.8 rad to either
            side, as none shows the phi before it while it crosses; phis a little to either side; and a few of the thetas
@@ -33,7 +33,7 @@ from hil.seeding import generator
 
 CROSSTALK = "crosstalk"
 MARGIN = 0.01  # of the largest squared voltage, at both ends
-SETTINGS = 2  # of a block, for each unknown of a phase
+SETTINGS, LEAST_SETTINGS = 2, 40  # of a block: for each unknown of a phase, and at least
 ASIDE_RAD = (0.15, 0.8)  # of a theta from where its interferometer crosses
 PHI = 0.15  # step of a phi at most, as a share of the largest squared voltage
 ANYWHERE = 3.0  # thetas in each setting
@@ -76,7 +76,8 @@ def _near(base: Tensor, phase: Tensor, slope: Tensor, rng: torch.Generator) -> T
 
 
 def _wide(heaters: int, rng: torch.Generator) -> Tensor:
-    return MARGIN + (1 - 2 * MARGIN) * torch.rand(SETTINGS * (heaters + 1), heaters, generator=rng, dtype=torch.float64)
+    count = max(SETTINGS * (heaters + 1), LEAST_SETTINGS)
+    return MARGIN + (1 - 2 * MARGIN) * torch.rand(count, heaters, generator=rng, dtype=torch.float64)
 
 
 def model_of(found: Found, full_v: float) -> MeshModel:

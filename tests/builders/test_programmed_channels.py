@@ -19,6 +19,7 @@ from small import Command, until
 from test_auxiliaries import on_the_table
 
 import calibration.mesh.crossing
+import calibration.mesh.crosstalk
 import calibration.mesh.photodiodes
 from calibration.certificate import Certificate
 from drivers.keysight_e36300 import KeysightE36312A
@@ -158,7 +159,7 @@ def test_the_mesh_is_calibrated_over_the_wires(folder: Path, stack: ExitStack, m
     for module, name, few in (
         (calibration.mesh.photodiodes, "SHOTS", 64), (calibration.mesh.photodiodes, "SETTINGS", 24),
         (calibration.mesh.photodiodes, "REPEATS", 4), (calibration.mesh.crossing, "DRAWN", 8),
-        (calibration.mesh.crossing, "SHOTS", 4),
+        (calibration.mesh.crossing, "SHOTS", 4), (calibration.mesh.crosstalk, "LEAST_SETTINGS", 16),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, few)
     stack.enter_context(on_the_table(BENCH, folder))
