@@ -174,6 +174,15 @@ class ScpiSource(ScpiOutput):
         level = self._layout.levels[name]
         return self._scpi.ask_float(level.measure if level.measure and self._on else level.question)
 
+    @property
+    def measures(self) -> bool:
+        """True if the box measures every level that a node drives."""
+        return all(self._layout.levels[name].measure for name in self._layout.driven)
+
+    def measured(self) -> list[float]:
+        """Measure those levels, in the order of `drive`. Raises: LinkError, Desync."""
+        return [self.read_back(name) for name in self._layout.driven]
+
     def rest_at(self, values: Mapping[str, float]) -> None:
         """Let the safe state hold these levels too; "output" 1 leaves the outputs on. Sends nothing.
 

@@ -3,29 +3,28 @@
     phase = offset + C p,   p_j the heat of heater j;   C_kk own, C_kj crosstalk
     compensation   p = C^-1 ( phase - offset ), or (C'C + l^2)^-1 C' where C is nearly singular
 
-All actuators are stepped at once, up or down by the rows of a Hadamard matrix (R >= K + 1, a power of 2):
+All actuators are moved at once, at random: every setting tells of all K + 1 unknowns of each phase. On a mesh there are two
+blocks of settings, R = 2 (K + 1) or more each, fitted with coupler errors and self-heating (calibration/mesh/fit.py), the first
+alone, then both:
 
-    var C_kj = sigma^2 / (R a^2)        one at a time, with as many readings: K times that, sqrt(K) in noise
+    near   where the phases show best, around the setting at which all interferometers cross: thetas 0.15 to 0.8 rad to either
+           side, as none shows the phi before it while it crosses; phis a little to either side; and a few of the thetas
+           anywhere, which tells coupler errors
+    wide   all heaters anywhere, as they will be used; of little use alone, as phases of many modes then hardly show
 
-On a mesh three blocks of such steps, around the setting at which phases show well, are fitted at once with coupler errors and
-self-heating (calibration/mesh/fit.py), the small ones first: they hold the large ones on their turn. As phases show best while
-interferometers nearly cross, thetas are stepped a little at first, with a few of them anywhere in their range, which tells
-coupler errors; in the last block all heaters go as far as they can.
+With R = K + 1 crosstalk of `near` is not told from coupler errors, and its fit goes astray.
 
-Sources: Jacques et al., Opt. Express 27, 10456 (2019); Teofilovic et al., arXiv:2404.10589 (linear regression does best);
-Plackett & Burman, Biometrika 33, 305 (1946) (designs).
+Sources: Jacques et al., Opt. Express 27, 10456 (2019); Teofilovic et al., arXiv:2404.10589 (linear regression does best).
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
-import scipy.linalg
 import torch
 from torch import Tensor
 
-from calibration.mesh.clements import MeshLayout
+from calibration.mesh.clements import MeshLayout, wrapped
 from calibration.mesh.fit import WORST_CONDITION, Fitted, MeshModel, assessed, fit
 from calibration.mesh.light import Lit, listed
 from calibration.sequence import Found, Subject
@@ -34,34 +33,12 @@ from hil.seeding import generator
 
 CROSSTALK = "crosstalk"
 MARGIN = 0.01  # of the largest squared voltage, at both ends
+SETTINGS, LEAST_SETTINGS = 2, 40  # of a block: for each unknown of a phase, and at least
+ASIDE_RAD = (0.15, 0.8)  # of a theta from where its interferometer crosses
+PHI = 0.15  # step of a phi at most, as a share of the largest squared voltage
+ANYWHERE = 3.0  # thetas in each setting
 MOST_CHI2 = 1.5
 MOST_SIGMA = 0.02  # of a heater's own slope
-
-
-class Block(NamedTuple):
-    """Settings of all heaters, and how they are fitted.
-
-    Args:
-        theta: step of a theta, as a share of the largest squared voltage, where there is room.
-        phi: that of a phi.
-        anywhere: share of the thetas that are drawn at random instead.
-        rounds: of the fit that begins with these settings.
-    """
-
-    theta: float
-    phi: float
-    anywhere: float
-    rounds: int
-
-
-def blocks(modes: int) -> tuple[Block, ...]:
-    """The blocks: the more interferometers light passes, the less may a theta differ from where they cross."""
-    return Block(0.64 / modes, 0.15, 0.8 / modes, 4), Block(1 / modes, 0.5, 2.4 / modes, 8), Block(0.5, 0.5, 0.0, 10)
-
-
-def hadamard(channels: int) -> Tensor:
-    """(R, channels) of +-1, columns orthogonal to each other and to 1; R the least power of 2 above `channels`."""
-    return torch.tensor(scipy.linalg.hadamard(1 << channels.bit_length())[:, 1 : channels + 1], dtype=torch.float64)
 
 
 def crosstalk(subject: Subject, found: Found) -> Step:
@@ -75,25 +52,32 @@ def crosstalk(subject: Subject, found: Found) -> Step:
     rng = generator(subject.seed, 0, "crosstalk")
     zeros = torch.zeros(layout.heaters, dtype=torch.float64)
     model = MeshModel(layout, before["phase"] - slope * base, torch.diag(slope), zeros, zeros.view(-1, 2), lit.full_v)
-    share, powers, sigma = (before[name][:0] for name in ("share", "powers", "sigma"))  # its small steps tell little more
-    for block in blocks(layout.modes):
-        more = _settings(block, base, rng)
-        measured = lit.powers(more)
-        share, powers, sigma = torch.cat([share, more]), torch.cat([powers, measured[0]]), torch.cat([sigma, measured[1]])
-        model = fit(model, share, powers, sigma, block.rounds)
+    near, wide = _near(base, before["phase"], slope, rng), _wide(layout.heaters, rng)
+    first, second = lit.powers(near), lit.powers(wide)
+    model = fit(model, near, *first)
+    share = torch.cat([near, wide])
+    powers, sigma = (torch.cat(both) for both in zip(first, second, strict=True))
+    model = fit(model, share, powers, sigma)
     fitted = assessed(model, share, powers, sigma, lit.gain_error, rng)
     return _told(lit, fitted, {"share": share, "powers": powers, "sigma": sigma})
 
 
-def _settings(block: Block, base: Tensor, rng: torch.Generator) -> Tensor:
-    design = hadamard(len(base))
-    step = torch.tensor([block.theta, block.phi], dtype=base.dtype).repeat(len(base) // 2)
-    up, down = torch.minimum(step, 1 - MARGIN - base), torch.minimum(step, base - MARGIN)
-    share = torch.where(design > 0, base + up, base - down)
-    thetas = share[:, ::2]
-    drawn = torch.rand(2, *thetas.shape, generator=rng, dtype=base.dtype)
-    share[:, ::2] = torch.where(drawn[0] < block.anywhere, drawn[1], thetas)
-    return share
+def _near(base: Tensor, phase: Tensor, slope: Tensor, rng: torch.Generator) -> Tensor:
+    """Settings around that at which all cross, from the phases at `base` and their slopes, (K,) each."""
+    wide = _wide(len(base), rng)
+    thetas, (least, most) = wide[:, ::2], ASIDE_RAD
+    side, aside = torch.rand(2, *thetas.shape, generator=rng, dtype=base.dtype)
+    turned = torch.where(side < 0.5, -1.0, 1.0) * (least + (most - least) * aside)
+    share = base + PHI * (2 * wide - 1)
+    share[:, ::2] = base[::2] + (turned - wrapped(phase[::2])) / slope[::2]
+    stay = torch.rand(thetas.shape, generator=rng, dtype=base.dtype) * thetas.shape[1] > ANYWHERE
+    share[:, ::2] = torch.where(stay, share[:, ::2], thetas)
+    return share.clamp(MARGIN, 1 - MARGIN)
+
+
+def _wide(heaters: int, rng: torch.Generator) -> Tensor:
+    count = max(SETTINGS * (heaters + 1), LEAST_SETTINGS)
+    return MARGIN + (1 - 2 * MARGIN) * torch.rand(count, heaters, generator=rng, dtype=torch.float64)
 
 
 def model_of(found: Found, full_v: float) -> MeshModel:

@@ -35,7 +35,7 @@ from calibration.mesh.phase_reading import Equations, misfit, normal_equations, 
 
 CROSS_SHARE, CURVATURE, COUPLER_RAD = 0.1, 0.1, 0.03
 TOLERANCE, MOST_ITERATIONS = 1e-2, 200  # of conjugate gradients
-LEAST_DAMPING = 1e-5
+LEAST_DAMPING = 1e-7
 DRAWS = 16
 WORST_CONDITION = 1e4  # beyond it the inverse of C is damped
 
@@ -137,7 +137,7 @@ def fit(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, rounds
         sigma: (R, N^2, N), of `measured`.
         rounds: steps at most.
     """
-    damping, cost = 1e-3, _cost(model, share, measured, sigma)
+    damping, cost = 1e-4, _cost(model, share, measured, sigma)
     for _ in range(rounds):
         equations, pull = _linear(model, share, measured, sigma)
         while True:

@@ -13,18 +13,20 @@ phi show too. At a setting drawn at random the phases of 16 modes are not told b
 A decomposition cannot tell theta from -theta; a heater can only add phase, so a falling theta is the other branch. Couplers are
 taken as even here, which bends slopes by up to some five per cent: the fit of the step "crosstalk" starts there, and they are
 no result.
+
+Source: Plackett & Burman, Biometrika 33, 305 (1946) (designs).
 """
 
 from __future__ import annotations
 
 import math
 
+import scipy.linalg
 import torch
 from torch import Tensor
 
 from calibration.mesh.clements import MeshLayout, decomposed, mirrored, wrapped
 from calibration.mesh.crossing import crossed
-from calibration.mesh.crosstalk import hadamard
 from calibration.mesh.light import Lit, listed
 from calibration.mesh.phase_reading import read, rows
 from calibration.sequence import Found, Subject
@@ -82,6 +84,11 @@ def heaters(subject: Subject, found: Found) -> Step:
         residual_rms=float((turned - phase - STEP * design * slope).std()), residual_unit="rad", figures={"chi2": chi2},
         raw={"base": base, "phase": phase, "slope": slope, "share": share, "powers": powers, "sigma": sigma},
     )  # fmt: skip
+
+
+def hadamard(channels: int) -> Tensor:
+    """(R, channels) of +-1, columns orthogonal to each other and to 1; R the least power of 2 above `channels`."""
+    return torch.tensor(scipy.linalg.hadamard(1 << channels.bit_length())[:, 1 : channels + 1], dtype=torch.float64)
 
 
 def _base(lit: Lit, rng: torch.Generator) -> Tensor:

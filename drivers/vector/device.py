@@ -8,7 +8,8 @@
            read    every meter `averages` times, averaged
     answer (batch, L)
 
-Channels that are programmed, as heaters of a mesh, are held from shot to shot; they go to their levels in the same way.
+Channels that are programmed, as heaters of a mesh, are held from shot to shot; they go to their levels in the same way. Where
+all their instruments measure what they hold, they are read back (`held`): levels at terminals, not what a node made of them.
 
 Where one instrument drives and reads everything, can go through a list by itself and no step is limited, rows go out as lists,
 those of channels that are programmed with them.
@@ -31,7 +32,7 @@ from torch import Tensor
 from drivers.auxiliaries import Auxiliaries
 from drivers.closing import close_all
 from drivers.read_back import Care
-from drivers.vector.roles import Instrument, Meter, Source, Sweeper
+from drivers.vector.roles import Instrument, Meter, SelfMeasuring, Source, Sweeper
 from drivers.watched import Watched
 from hil.device import Port, Provenance, Spec
 from hil.errors import ConfigError, ContractError
@@ -104,6 +105,7 @@ class Vector:
         self._clock, self._sleep = clock, sleep
         self._closed = self._ready = False
         self._levels = torch.empty(0, dtype=torch.float64)  # (K + P,), what the channels hold while it is ready
+        self._programs = list(program)
         self._programmed: Tensor | None = None  # (P,), what was programmed last
         self._sent_s = -math.inf
         try:
@@ -172,6 +174,57 @@ class Vector:
             self._go(torch.cat([self._levels[: -len(wanted)], wanted]))
             self._wait(self._settings.program_settle_s)
 
+    @property
+    def reads_back(self) -> bool:
+        """True if all instruments of the channels that are programmed measure what they hold."""
+        owners = [self._sources[name] for name, _ in self._programs]
+        return bool(owners) and all(isinstance(one, SelfMeasuring) and one.measures for one in owners)
+
+    def held(self) -> Tensor:
+        """Measure the channels that are programmed: (P,), in the unit of their port, float32.
+
+        Raises:
+            ContractError: their instruments do not measure them, or the device is closed.
+        """
+        self._readable()
+        with self._watch.shot():
+            self._set_up()
+            names = dict.fromkeys(name for name, _ in self._programs)
+            found = {name: one.measured() for name in names if isinstance(one := self._sources[name], SelfMeasuring)}
+        return torch.tensor([found[name][k] for name, k in self._programs], dtype=torch.float32)
+
+    def rewrite(self, params: Tensor, which: Tensor) -> None:
+        """Send the levels of some channels that are programmed once more, though the instruments were told them before.
+
+        Args:
+            params: (P,), what was programmed last.
+            which: (P,) bool; the other channels of the same instruments are sent as they are.
+
+        Raises:
+            OutOfRange: before anything is sent. ContractError: other levels, they cannot be read back, or the device is closed.
+        """
+        port = self._readable()
+        wanted = port.check(params).detach().to("cpu", torch.float32).double().reshape(-1)
+        if self._programmed is None or not torch.equal(wanted, self._programmed):
+            raise ContractError(
+                "only what was programmed is written once more", where=port.name, got="other levels",
+                allowed="those of the last program()", outputs="as they were",
+            )  # fmt: skip
+        with self._moving():
+            for name in dict.fromkeys(name for (name, _), again in zip(self._programs, which.tolist(), strict=True) if again):
+                self._tell(name, self._levels)
+            self._wait(self._settings.program_settle_s)
+
+    def _readable(self) -> Port:
+        port = self._spec.params
+        if self._closed or port is None or not self.reads_back:
+            raise ContractError(
+                "the device is closed" if self._closed else "what is programmed here cannot be read back",
+                where=self._spec.inputs.name, allowed="" if self._closed else "[node] program of instruments that measure",
+                outputs="off" if self._closed else "as they were",
+            )  # fmt: skip
+        return port
+
     @contextmanager
     def _moving(self) -> Iterator[None]:
         """Guard a change of levels: set up before, compared after; if it was half done, all of it is set up again."""
@@ -215,12 +268,19 @@ class Vector:
         """Set the channels to `row` (K + P,); the instruments whose channels all stay are left alone."""
         if spaced:
             self._wait(self._settings.step_s - (self._clock() - self._sent_s))
-        for name, source in self._sources.items():
-            at = [(k, column) for column, (of, k) in enumerate(self._drive) if of == name]
-            if any(float(row[column]) != float(self._levels[column]) for _, column in at):
-                source.levels([float(row[column]) for _, column in sorted(at)])
+        for name in self._sources:
+            if any(float(row[column]) != float(self._levels[column]) for column in self._columns(name)):
+                self._tell(name, row)
         self._levels = row
         self._sent_s = self._clock()
+
+    def _tell(self, name: str, row: Tensor) -> None:
+        """Set all channels of one source as `row` (K + P,) says."""
+        self._sources[name].levels([float(row[column]) for column in self._columns(name)])
+
+    def _columns(self, name: str) -> list[int]:
+        """Where in a row the channels of one source are, in their order."""
+        return [column for _, column in sorted((k, column) for column, (of, k) in enumerate(self._drive) if of == name)]
 
     def _wait(self, seconds: float) -> None:
         if seconds > 0:
@@ -254,8 +314,8 @@ class Vector:
         for instrument in self._instruments.values():
             instrument.prepare()
         self._levels = torch.cat([port.resting().double() for port in self._ports])
-        for name, source in self._sources.items():
-            source.levels([float(self._levels[self._drive.index((name, k))]) for k in range(source.drive.size or 1)])
+        for name in self._sources:
+            self._tell(name, self._levels)
         for instrument in self._instruments.values():
             if isinstance(instrument, Source):  # a source-meter measures while its output is on
                 instrument.output(True)

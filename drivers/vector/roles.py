@@ -50,6 +50,18 @@ class Source(Instrument, Protocol):
 
 
 @runtime_checkable
+class SelfMeasuring(Source, Protocol):
+    """A source that may measure what its channels really hold."""
+
+    @property
+    def measures(self) -> bool:
+        """True if it measures all of them."""
+
+    def measured(self) -> Sequence[float]:
+        """Measure every channel, in the order and unit of `drive`; the outputs are on."""
+
+
+@runtime_checkable
 class Meter(Instrument, Protocol):
     """An instrument that measures. One that has to be switched on to measure has `output` too."""
 

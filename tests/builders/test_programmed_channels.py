@@ -19,8 +19,10 @@ from small import Command, until
 from test_auxiliaries import on_the_table
 
 import calibration.mesh.crossing
+import calibration.mesh.crosstalk
 import calibration.mesh.photodiodes
 from calibration.certificate import Certificate
+from drivers.keysight_e36300 import KeysightE36312A
 from drivers.links.memory import MemoryLink
 from drivers.vector.device import Vector
 from hil.build.bench import Opened, open_bench
@@ -28,7 +30,8 @@ from hil.build.shapes.vector import VectorBench, channels, description
 from hil.commands.calibrate import calibrate
 from hil.config.bench import bench_of, read_bench
 from hil.conformance import check_device
-from hil.device import program
+from hil.device import program, reads_back
+from hil.devices.programming import Programming, Spent, Verify
 from hil.devices.recovery import Ladder, Patience
 from hil.devices.resilient import resilient
 from hil.errors import ConfigError, ContractError, OutOfRange
@@ -108,6 +111,34 @@ def test_it_keeps_the_contract_of_a_device() -> None:
     assert check_device(fresh).passed
 
 
+@pytest.mark.parametrize("short", [0, 3])
+def test_what_is_programmed_is_verified_by_what_the_supply_measures(folder: Path, stack: ExitStack, short: int) -> None:
+    def shorted(table: dict[str, Any]) -> None:
+        without_noise(table)
+        table["virtual"]["heaters"]["short"] = short
+
+    running = stack.enter_context(on_the_table(BENCH, folder, shorted))
+    heaters: Any = running.boxes["heaters"]
+    device = stack.enter_context(open_bench(read_bench(folder / "bench.toml"))).device
+    assert device is not None
+    programming = Programming(device)
+    programming.verify = Verify(tolerance=0.01, tries=2)
+    spent = programming.to(HEAT)
+    assert spent == (Spent(2 + 2, 2 * 3, 2, 1) if short else Spent(2, 2, 0, 0))
+    assert reads_back(device).held().tolist() == pytest.approx([3.0, 0.5 if short else 5.0])
+    assert (heaters.stands(2), heaters.stands(3)) == (3.0, 5.0)  # written once more, and no more than was asked for
+    before = len(heaters.history)
+    with pytest.raises(ContractError, match="only what was programmed"):
+        reads_back(device).rewrite(torch.tensor([3.0, 6.0]), torch.tensor([False, True]))
+    assert len(heaters.history) == before
+
+
+def test_a_source_that_does_not_measure_cannot_be_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KeysightE36312A, "measures", False)
+    with pytest.raises(ContractError, match="cannot be read back"):
+        reads_back(fresh())
+
+
 def test_a_voltage_beyond_the_limit_of_one_heater_sends_nothing(quiet: tuple[RunningBench, Opened]) -> None:
     running, opened = quiet
     heaters: Any = running.boxes["heaters"]
@@ -128,7 +159,7 @@ def test_the_mesh_is_calibrated_over_the_wires(folder: Path, stack: ExitStack, m
     for module, name, few in (
         (calibration.mesh.photodiodes, "SHOTS", 64), (calibration.mesh.photodiodes, "SETTINGS", 24),
         (calibration.mesh.photodiodes, "REPEATS", 4), (calibration.mesh.crossing, "DRAWN", 8),
-        (calibration.mesh.crossing, "SHOTS", 4),
+        (calibration.mesh.crossing, "SHOTS", 4), (calibration.mesh.crosstalk, "LEAST_SETTINGS", 16),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, few)
     stack.enter_context(on_the_table(BENCH, folder))

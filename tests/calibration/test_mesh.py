@@ -7,9 +7,10 @@ import torch
 from small_calibration import as_record
 
 import calibration.mesh.fit
-from calibration.mesh.clements import haar
-from calibration.mesh.crosstalk import hadamard, model_of
-from calibration.mesh.fit import assessed
+from calibration.mesh.clements import MeshLayout, haar
+from calibration.mesh.crosstalk import model_of
+from calibration.mesh.fit import MeshModel, assessed, fit
+from calibration.mesh.heaters import hadamard
 from calibration.mesh.phase_reading import fidelity
 from calibration.mesh.sequence import mesh, voltages
 from calibration.sequence import Subject, calibrated
@@ -60,6 +61,19 @@ def test_what_was_hidden_is_found_within_its_sigmas(hidden: tuple[MZIMesh, dict[
         assert estimate.unit == "rad/V²"
     gains = torch.tensor([found["photodiodes"].estimates[f"gain {n}"].value for n in range(4)])
     assert torch.allclose(gains, (chip.gains * chip._throughput).float(), rtol=2e-3)
+
+
+def test_the_settings_near_the_crossing_alone_tell_couplers_from_crosstalk(hidden: tuple[MZIMesh, dict[str, Step]]) -> None:
+    chip, found = hidden
+    before, raw = found["heaters"].raw, found["crosstalk"].raw
+    nothing = torch.zeros_like(before["base"])
+    straight = torch.diag(before["slope"]), nothing, nothing.view(-1, 2), chip.v_max_v
+    start = MeshModel(MeshLayout.rectangle(4), before["phase"] - before["slope"] * before["base"], *straight)
+    near = len(raw["share"]) // 2
+    model = fit(start, *(raw[name][:near] for name in ("share", "powers", "sigma")))
+    off = chip.matrix * chip.v_max_v**2 - model.matrix
+    assert float(chip.couplers.std()) > 0.01 > 20 * float((model.couplers - chip.couplers).square().mean().sqrt())
+    assert float((off - torch.diag(off.diagonal())).square().mean().sqrt()) < 0.01  # a neighbour's is 0.4 rad
 
 
 def test_uncertainties_that_were_not_found_are_infinite(
