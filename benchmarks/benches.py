@@ -59,6 +59,7 @@ ROWS = (
     Row("dac_board", "xor_dac_board"),
     Row("dopant_network", "dopant_xor_bench"),
     Row("crossbar", "crossbar_bench"),
+    Row("microring_bank", "xor_microring_bench"),
     Row("slm_camera_wired", "digits_adfa_optical"),
     Row("slm_camera", "digits_camera_phyll"),
     Row("spiking_board", "digits_board_adfa_snn"),
