@@ -61,6 +61,7 @@ ROWS = (
     Row("crossbar", "crossbar_bench"),
     Row("microring_bank", "xor_microring_bench"),
     Row("slm_camera_wired", "digits_adfa_optical"),
+    Row("phase_mask_camera", "digits_phase_mask_bench"),
     Row("slm_camera", "digits_camera_phyll"),
     Row("spiking_board", "digits_board_adfa_snn"),
     Row("integrating_board", "digits_board_spide"),
