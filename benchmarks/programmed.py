@@ -4,10 +4,10 @@
 
 dopants: XOR (experiments/dopant_xor.toml) and a ring (experiments/dopant_ring.toml), on several specimens of the twin, each
 with a seed of its own; of every run the epoch is chosen on the validation split, and the test split is read once. "differences"
-is SPSA with perturbation = "each". "genetic, twin first" judges the first three quarters of its generations by the twin. "adfa
-and spsa" trains the host by the one rule and the voltages by the other; beside it stands each part alone. "pat, voltages stay"
-trains the host's weights alone, with the voltages that the others begin with. Passes are node evaluations, writes are channels
-that were programmed.
+is SPSA with perturbation = "each", "orthogonal" with "orthogonal". "genetic, twin first" judges the first three quarters of its
+generations by the twin. "adfa and spsa" trains the host by the one rule and the voltages by the other; each part alone stands
+beside it. "pat, voltages stay" trains the host's weights alone, with the voltages that the others begin with. Passes are node
+evaluations, writes are channels that were programmed.
 
 digits: through microrings and a phase mask, trained as their files say, beside the host's weights alone.
 
@@ -40,6 +40,7 @@ from hil.training.state import Training
 FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 STAYS = ("params.lr=1e-12",)  # of the optimiser's group: the voltages it begins with
 LOSSES = ("learner={use='spsa',directions=8,size=0.1}",)
+ORTHOGONAL = ("learner={use='spsa',perturbation='orthogonal',directions=32,size=0.02}",)
 DIFFERENCES = ("learner={use='spsa',perturbation='each',size=0.05}",)
 SLOPES = ("learner={use='pat'}",)
 GENERATIONS = "learner={{use='genetic',population=64,elites=4,reach=2.0,on_twin={}}}"
@@ -48,7 +49,8 @@ NODES = ("learner={use='node_perturbation',directions=8,size=0.1}", "train.batch
 BOTH = ("learner={use='host_and_device',host={use='adfa'},device={use='spsa',directions=8,size=0.1}}",)
 HOST_STAYS = ("optimizer.lr=1e-12", "params.lr=0.05")
 VOLTAGES: dict[str, Sequence[str]] = {
-    "pat": SLOPES, "pat, voltages stay": (*SLOPES, *STAYS), "spsa": LOSSES, "differences": DIFFERENCES,
+    "pat": SLOPES, "pat, voltages stay": (*SLOPES, *STAYS), "spsa": LOSSES, "orthogonal": ORTHOGONAL,
+    "differences": DIFFERENCES,
     "genetic": (GENERATIONS.format(0), *GENES), "genetic, twin first": (GENERATIONS.format(75), *GENES),
     "node perturbation": NODES, "adfa and spsa": BOTH, "adfa, voltages stay": (*BOTH, *STAYS),
     "spsa, host stays": (*BOTH, *HOST_STAYS),

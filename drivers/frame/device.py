@@ -1,7 +1,10 @@
 """A display that shows an image, and a camera that sees what comes of it, as a Device. A row of a batch is one image.
 
-    level of macropixel k   = round(scale x_k) mod levels       scale: 1 for levels, levels / 2 pi for a phase in rad
+    level of macropixel k   = round(scale (x_k + mask_k)) mod levels    scale: 1 for levels, levels / 2 pi for a phase in rad
     reading of macropixel m = (sum of its pixels' counts) / (its number of pixels)
+
+The mask, a phase for each macropixel, is programmed where the settings say so: both are shown on one modulator, whose phases
+add. It is 0 until it is programmed.
 
 Both sides have an Area: a rectangle of pixels, cut into rows x columns macropixels of the same size, of which a mask keeps
 some; the others of the display rest. A reading is a whole number over the number of pixels, so a tape keeps it in one byte
@@ -22,7 +25,7 @@ from torch import Tensor
 
 from drivers.closing import close_all
 from hil.device import Port, Provenance, Spec, answered
-from hil.errors import Changed, ConfigError, ContractError, NotAReading, OutOfRange, Saturated
+from hil.errors import UNTOUCHED, Changed, ConfigError, ContractError, NotAReading, OutOfRange, Saturated
 from hil.settings import Count, NotNegative, Positive, Share, check
 
 Levels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -180,6 +183,7 @@ class FrameSettings:
         settle_s: from an image that is shown to the frame.
         saturated: largest share of the camera's pixels in use that may be at its highest level.
         rest_level: of the display where nothing is driven, and when it is made safe.
+        mask: a phase mask is programmed, which is added to what is driven; with drive = "phase".
     """
 
     drive: Literal["levels", "phase"] = "levels"
@@ -187,9 +191,15 @@ class FrameSettings:
     settle_s: NotNegative = 0.0
     saturated: Share = 0.01
     rest_level: int = 0
+    mask: bool = False
 
     def __post_init__(self) -> None:
         check(self, "frame")
+        if self.mask and self.drive != "phase":
+            raise ConfigError(
+                "a mask of phases is added to phases", where="frame mask", got=f'mask with drive = "{self.drive}"',
+                allowed='mask with drive = "phase"', outputs=UNTOUCHED, todo='write drive = "phase", or remove mask',
+            )  # fmt: skip
 
 
 class Frame:
@@ -202,7 +212,7 @@ class Frame:
         exposures: the exposure is programmed, as a share of the one that the settings say.
 
     Raises:
-        ConfigError: areas that do not fit, or an exposure that the camera does not take.
+        ConfigError: areas that do not fit, an exposure that the camera does not take, or a mask and exposures.
     """
 
     def __init__(
@@ -219,6 +229,11 @@ class Frame:
         self._display, self._camera, self._settle_s, self._saturated = display, camera, made.settle_s, made.saturated
         self._show, self._look = show.on(display.shape, "area of the display"), look.on(camera.shape, "area of the camera")
         self._rest, self._closed = rest_level, False
+        if made.mask and exposures:
+            raise ConfigError(
+                "a mask and the light cannot both be programmed", where="frame mask", got="mask, and exposures",
+                allowed="one of them", todo="remove mask, or [optics]",
+            )  # fmt: skip
         if not 0 <= rest_level < display.levels:
             raise ConfigError(
                 "a rest that is no level", where="display", got=f"{rest_level}", allowed=f"0 to {display.levels - 1}"
@@ -231,6 +246,9 @@ class Frame:
         bits = next((bits for bits, all_of in MOST.items() if most <= all_of), None)
         outputs = Port("camera", 0.0, camera.levels - 1.0, "1", self._look.size, scale=float(self._look.pixels), bits=bits)
         params = Port("exposure", 0.0, 1.0, "1", 1) if exposures else None
+        if made.mask:
+            params = Port("phase mask", 0.0, high, "rad", self._show.size, rest=0.0)
+        self._per_unit, self._mask = per_unit, None if not made.mask else np.zeros(self._show.size)
         self._spec = Spec(inputs, outputs, params, provenance=answered(display.provenance, camera.provenance))
         self._exposure_s = camera.exposure_s
         if exposure_s is not None:
@@ -262,6 +280,8 @@ class Frame:
                 allowed=f"{self._exposure_s:g} s", outputs="the display shows what it did", todo="start again",
             )  # fmt: skip
         rows = self._spec.inputs.own(x.detach().to("cpu", torch.float64)).numpy()
+        if self._mask is not None:
+            rows = rows + self._mask
         levels = np.rint(rows).astype(np.int64) % self._display.levels
         sums = np.empty((len(rows), self._look.size))
         for number, row in enumerate(levels):
@@ -272,17 +292,23 @@ class Frame:
         return self._spec.outputs.of_own(torch.from_numpy(sums)).to(torch.float32)
 
     def program(self, params: Tensor) -> None:
-        """Set the exposure, (1,) or (): a share of the one that the settings say.
+        """Set the mask, (macropixels,) in rad, or the exposure, (1,) or (): a share of that of the settings.
+
+        A mask is shown with the next image.
 
         Raises:
-            ContractError: it is not programmed. OutOfRange: before anything is sent. ConfigError: the camera does not take it.
+            ContractError: neither is programmed. OutOfRange: before anything is sent. ConfigError: the camera does not take it.
         """
         if self._spec.params is None or self._closed:
             raise ContractError(
-                "this device is closed" if self._closed else "the exposure is not programmed here", where="camera",
+                "this device is closed" if self._closed else "no mask and no exposure is programmed here", where="camera",
                 got="program()", outputs="the display rests" if self._closed else "as they were",
             )  # fmt: skip
-        share = float(self._spec.params.check(params).reshape(-1)[0])
+        given = self._spec.params.check(params).detach().reshape(-1).to("cpu", torch.float64)
+        if self._mask is not None:
+            self._mask = self._per_unit * given.numpy()
+            return
+        share = float(given[0])
         if not share:
             raise OutOfRange("no exposure", where="camera", got="0", allowed="above 0, up to 1", outputs="as they were")
         self._expose(share * self._longest_s)

@@ -1,4 +1,4 @@
-"""A display and a camera among other instruments: the light is programmed, and all of it is set up again after a fault.
+"""A display and a camera among other instruments: the light, or a mask, is programmed, and all is set up again after a fault.
 
     params = mirror, exposure, laser, lamp         shares, 0 to 1
     level of a knob = share x full                 mirror: 0 below a half, else full
@@ -82,7 +82,7 @@ class FrameNode(Wrapper):
         inner: both; closed with this. Its exposure is programmed where there are knobs.
         own: their drivers, if they are in this process.
         auxiliaries: instruments beside them, started already; recovery starts them again.
-        knobs: what of those is programmed; None: the node is fixed.
+        knobs: what of those is programmed; None: what the inner device has programmed, a mask, or nothing.
         care: when the instruments are asked what they hold, and what a change by another hand leads to.
         beat: a sign of life, at every shot.
         clock: seconds from any origin.
@@ -104,8 +104,8 @@ class FrameNode(Wrapper):
     ) -> None:
         super().__init__(inner)
         self._own, self._knobs, self._beat, self._sleep = tuple(own), knobs, beat, sleep
-        params = None if knobs is None else Port(f"optics: {', '.join(OPTICS)}", 0.0, 1.0, "1", len(OPTICS))
-        self._outer = replace(inner.spec, params=params)
+        optics = Port(f"optics: {', '.join(OPTICS)}", 0.0, 1.0, "1", len(OPTICS))
+        self._outer = inner.spec if knobs is None else replace(inner.spec, params=optics)
         self._shares: tuple[float, ...] | None = None  # as programmed
         self._held: tuple[float, ...] = ()  # what knobs and exposure were set to; (): not known
         self._ready = False
@@ -116,7 +116,7 @@ class FrameNode(Wrapper):
 
     @property
     def spec(self) -> Spec:
-        """Images in, counts out; four shares, if the light is programmed."""
+        """Images in, counts out; four shares, if the light is programmed, or the inner device's mask."""
         return self._outer
 
     @property
@@ -135,14 +135,18 @@ class FrameNode(Wrapper):
         return y
 
     def program(self, params: Tensor) -> None:
-        """Set mirror, exposure, laser and lamp, (4,), shares.
+        """Set mirror, exposure, laser and lamp, (4,), shares; or the mask, as of the inner device.
 
         Raises:
             ContractError: the node is fixed. OutOfRange: before anything is sent.
         """
         if self._outer.params is None:
             raise ContractError("this node is fixed", where=self._outer.inputs.name, got="program()",
-                                allowed="a bench with [optics]")  # fmt: skip
+                                allowed="a bench with [optics], or with mask = true in [frame]")  # fmt: skip
+        if self._knobs is None:
+            self._beat()
+            program(self._inner, params)  # nothing is sent: the mask comes with the next image
+            return
         shares = tuple(float(share) for share in self._outer.params.check(params).reshape(-1).double())
         if not shares[OPTICS.index("exposure")]:
             raise OutOfRange("no exposure", where="optics", got="0", allowed="above 0, up to 1", outputs="as they were")

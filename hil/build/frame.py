@@ -34,6 +34,7 @@ def frame(
     settle_s: NotNegative = 0.0,
     saturated: Share = 0.01,
     rest_level: int = 0,
+    mask: bool = False,
     exposures: bool = False,
 ) -> Frame:
     """Open a display and a camera.
@@ -48,6 +49,7 @@ def frame(
         settle_s: from an image that is shown to the frame, in s.
         saturated: largest share of pixels that may be at the highest level.
         rest_level: of the display where nothing is driven.
+        mask: a phase mask is programmed, which is added to what is driven; with `drive` "phase".
         exposures: the exposure is programmed, as a share of `exposure_s`.
 
     Raises:
@@ -59,9 +61,8 @@ def frame(
         stack.callback(shows.close)
         sees = _built(camera, "camera", CAMERA, display=shows)
         stack.callback(sees.close)
-        found = Frame(
-            shows, sees, areas[0], areas[1], FrameSettings(drive, exposure_s, settle_s, saturated, rest_level), exposures
-        )
+        settings = FrameSettings(drive, exposure_s, settle_s, saturated, rest_level, mask)
+        found = Frame(shows, sees, areas[0], areas[1], settings, exposures)
         stack.pop_all()  # they are closed with it
     return found
 

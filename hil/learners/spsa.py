@@ -10,9 +10,18 @@ half as steep as it is.
 
 u_k is +-1 for every weight alike (SPSA; then 1/u = u) or standard normal (weight perturbation). Two passes of the device per
 direction, antithetic: the even terms of L cancel. The expectation is the gradient to order c^2; the variance grows with the
-number of weights, and falls with K.
+number of weights n, and falls with K.
 
-Source: Spall, IEEE Trans. Autom. Control 37, 332 (1992); for normal u, Dembo & Kailath, IEEE Trans. Neural Netw. 1, 58 (1990).
+"orthogonal" draws the K signs together, from the rows of a Hadamard matrix of order N, the first power of two from n:
+
+    u_kj = s_j H_(r_k) j          s_j = +-1 at random; r_1, r_2, ... the rows in a random order, and anew after N
+
+Each u_k is one that SPSA may draw, and at K = N the mean over u_k u_k^T is the identity: the slopes of other weights do not
+disturb that of one, and each of the 2 N passes measures all of them. At K = N / 2 half of the disturbance is left.
+
+Sources: Spall, IEEE Trans. Autom. Control 37, 332 (1992); for normal u, Dembo & Kailath, IEEE Trans. Neural Netw. 1, 58 (1990);
+for Hadamard matrices, Bhatnagar et al., ACM Trans. Model. Comput. Simul. 13, 180 (2003), in a fixed order there; at random,
+Choromanski et al., ICML 2018, PMLR 80, 970.
 """
 
 from __future__ import annotations
@@ -26,12 +35,12 @@ from torch import Tensor
 
 from hil.learner import Programs
 from hil.learners.parts.one_pass import OnePass
-from hil.learners.parts.probe import Probe, normal, signs
+from hil.learners.parts.probe import Probe, normal, orthogonal, signs, split
 from hil.network import Network
 from hil.settings import Count, Positive, check
 from hil.task import Loss, LossName, Task, as_loss, as_task
 
-Perturbation = Literal["sign", "normal", "each"]
+Perturbation = Literal["sign", "orthogonal", "normal", "each"]
 
 
 @dataclass(frozen=True)
@@ -39,10 +48,12 @@ class SPSASettings:
     """[learner] of an experiment.
 
     Args:
-        perturbation: "sign" (SPSA), "normal" (weight perturbation), or "each" (two-sided differences of each weight by itself).
+        perturbation: "sign" (SPSA), "orthogonal" (SPSA, directions at right angles), "normal" (weight perturbation), or "each"
+            (two-sided differences of each weight by itself).
         size: c, in units of the weights.
         params_size: c of what is programmed on a device, -1 to 1 its range; left out: size.
-        directions: K, averaged in every step; each costs two passes. Of "each" there are as many as weights.
+        directions: K, averaged in every step; each costs two passes. Of "each" there are as many as weights; of "orthogonal"
+            the first power of two from the number of weights leaves no disturbance between weights.
         loss: "cross_entropy" or "mse"; left out: that of the task.
     """
 
@@ -103,8 +114,14 @@ class SPSA(OnePass):
 
     def _directions(self, weights: Sequence[Tensor], rng: torch.Generator) -> Iterator[list[Tensor]]:
         """Yield u_k, a tensor for each parameter."""
-        if self.settings.perturbation != "each":
-            for _ in range(self.settings.directions):
+        own = self.settings
+        if own.perturbation == "orthogonal":
+            shapes = [weight.shape for weight in weights]
+            for row in orthogonal(own.directions, sum(weight.numel() for weight in weights), rng):
+                yield [part.to(weight) for part, weight in zip(split(row, shapes), weights, strict=True)]
+            return
+        if own.perturbation != "each":
+            for _ in range(own.directions):
                 yield [self._draw(weight, rng) for weight in weights]
             return
         for number, weight in enumerate(weights):

@@ -6,6 +6,7 @@ The boxes are served from this process; to a trainer they are boxes on a table, 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import tomllib
@@ -96,6 +97,33 @@ def test_frames_are_those_of_the_twin_and_the_light_is_programmed(transport: str
         with pytest.raises(OutOfRange):
             program(device, wrong)
     assert camera.snapshot()["exposure"] == 5e-3
+
+
+def test_a_mask_is_programmed_and_stays_after_a_power_cut(folder: Path, stack: ExitStack) -> None:
+    running = stack.enter_context(on_the_table(BENCH.with_name("phase_mask_camera.toml"), folder, without_noise))
+    opened = stack.enter_context(open_bench(read_bench(folder / "bench.toml")))
+    inner: Any = opened.device
+    device = resilient(inner, lambda rungs: Ladder(rungs, Patience(), lambda kind, **facts: None))
+    assert inner.spec.params.size == 36
+    x, mask = (2 * math.pi * torch.rand(n, 36, generator=torch.Generator().manual_seed(n)) for n in (3, 1))
+    gray = ((x.double() + mask.double()) * 256 / (2 * math.pi)).round() % 256
+    plain = device.forward(x)
+    program(device, mask[0])
+    right = device.forward(x)
+    assert torch.equal(right, wanted(gray.float(), STANDS))
+    assert not torch.equal(right, plain)
+    for cut in ("slm", "camera", "laser"):
+        running.boxes[cut].reboot()
+        inner.attend()
+        assert torch.equal(device.forward(x), right), cut
+
+
+def test_a_mask_and_a_light_that_is_programmed_are_refused_together(folder: Path) -> None:
+    text = BENCH.read_text(encoding="utf-8").replace("saturated = 0.05", 'saturated = 0.05\ndrive = "phase"\nmask = true')
+    (folder / "bench.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match="both") as refusal:
+        read_bench(folder / "bench.toml")
+    assert "[frame] mask" in str(refusal.value)
 
 
 def test_a_power_cut_and_another_hand_are_put_right_with_the_light_as_it_was(quiet: tuple[RunningBench, Opened]) -> None:

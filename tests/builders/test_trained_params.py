@@ -72,9 +72,10 @@ def steps(made: Built) -> list[TrainingStep]:
 
 
 EACH = '"spsa"\nperturbation = "each"'
+ORTHOGONAL = '"spsa"\nperturbation = "orthogonal"\ndirections = 2'
 
 
-@pytest.mark.parametrize("learner", ['"pat"', '"spsa"', '"pepg"', EACH], ids=["pat", "spsa", "pepg", "each"])
+@pytest.mark.parametrize("learner", ['"pat"', '"spsa"', '"pepg"', EACH, ORTHOGONAL], ids=lambda one: one.replace("\n", ", "))
 def test_host_and_device_are_trained_together(tmp_path: Path, learner: str) -> None:
     with built(read(tmp_path, learner=learner)) as made:
         net, (device,) = made.training.net, made.training.devices

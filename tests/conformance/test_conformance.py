@@ -140,6 +140,9 @@ LEARNERS: dict[str, Make] = {
     "pat": lambda net, task, rng, model: PAT.build(net, LossSettings(), task, rng, model),
     "pat mse": lambda net, n, rng, model: PAT.build(net, LossSettings("mse"), n, rng, model),
     "spsa": lambda net, task, rng, model: SPSA.build(net, SPSASettings(directions=16), task, rng, model),
+    "spsa, orthogonal": lambda net, task, rng, model: SPSA.build(
+        net, SPSASettings("orthogonal", directions=16), task, rng, model
+    ),
     "weight perturbation": lambda net, task, rng, model: SPSA.build(
         net, SPSASettings("normal", directions=16), task, rng, model
     ),

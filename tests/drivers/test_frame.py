@@ -69,9 +69,10 @@ def made(show: Area, look: Area, levels: int = 256, counts: int = 256, **setting
 def test_it_keeps_the_contract() -> None:
     panel = Panel()
     settings = FrameSettings(saturated=0.5)
-    for exposures in (False, True):
+    masked = FrameSettings(saturated=0.5, drive="phase", mask=True)
+    for given, exposures in ((settings, False), (settings, True), (masked, False)):
         check_device(
-            lambda on=exposures: Frame(panel, Eye(panel), Area(3, 4), Area(6, 8), settings, on),
+            lambda made=given, on=exposures: Frame(panel, Eye(panel), Area(3, 4), Area(6, 8), made, on),
             lambda device: panel.images,  # type: ignore[misc]
         )
 
@@ -115,6 +116,33 @@ def test_a_phase_is_turned_into_all_levels_and_wraps() -> None:
     with pytest.raises(OutOfRange, match="rad"):
         device.forward(torch.tensor([[6.4]]))
     assert device.spec.outputs.bits is None  # 192 pixels of 12 bits
+
+
+def test_a_mask_is_added_to_the_phases_and_stays() -> None:
+    panel = Panel(levels=1024)
+    device = Frame(panel, Eye(panel, 4096), Area(1, 2), Area(1, 2), FrameSettings(drive="phase", mask=True))
+    assert device.spec.params is not None
+    assert (device.spec.params.size, device.spec.params.unit) == (2, "rad")
+    x = torch.tensor([[math.pi, math.pi / 2]])
+    for mask, levels in (((0.0, 0.0), (512, 256)), ((math.pi / 2, math.pi), (768, 768)), ((1.5 * math.pi, 0.0), (256, 256))):
+        device.program(torch.tensor(mask))
+        for _ in range(2):
+            device.forward(x)
+            assert panel.shown[0, [0, 8]].tolist() == list(levels)
+            device.safe()
+            assert not panel.shown.any()
+    with pytest.raises(OutOfRange, match="mask"):
+        device.program(torch.tensor([0.0, 6.4]))
+    device.forward(x)
+    assert panel.shown[0, [0, 8]].tolist() == [256, 256]
+
+
+def test_a_mask_needs_phases_and_light_that_is_held() -> None:
+    with pytest.raises(ConfigError, match="phases"):
+        FrameSettings(mask=True)
+    panel = Panel()
+    with pytest.raises(ConfigError, match="both"):
+        Frame(panel, Eye(panel), Area(1, 1), Area(1, 1), FrameSettings(drive="phase", mask=True), exposures=True)
 
 
 def test_saturated_frames_are_no_measurement() -> None:

@@ -12,6 +12,7 @@ from zeroth_order_net import LABEL, TWIN, flat, network, x
 from hil.errors import ConfigError, LinkTimeout
 from hil.learners.backprop import Backprop
 from hil.learners.parts.one_pass import LossSettings
+from hil.learners.parts.probe import orthogonal
 from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Network
 from hil.seeding import generator
@@ -33,7 +34,7 @@ def test_two_passes_a_direction_are_counted(directions: int) -> None:
     assert metrics.keys() == {"loss", "accuracy", "overflow"}
 
 
-@pytest.mark.parametrize("perturbation", ["sign", "normal"])
+@pytest.mark.parametrize("perturbation", ["sign", "orthogonal", "normal"])
 def test_the_mean_over_directions_is_the_gradient(perturbation: str) -> None:
     net, _ = network()
     Backprop.build(net, LossSettings(), 3, generator(0, 0, "learner"), TWIN.ideal).step(
@@ -60,6 +61,33 @@ def test_one_direction_is_the_slope_along_it() -> None:
     assert float(found.abs()[0]) == pytest.approx(abs(float(true @ u)), rel=0.05)
     step(net, 1, size=1e-2)
     assert not torch.equal(found.sign(), flat(net).sign())  # other directions in another step
+
+
+def test_orthogonal_directions_leave_nothing_of_one_weight_in_another() -> None:
+    """As many as the order of the matrix give the gradient itself; with as many signs at random, other weights' slopes show."""
+    net, _ = network()
+    order = 1 << (sum(p.numel() for p in net.parameters()) - 1).bit_length()
+    step(net, perturbation="each", size=1e-2)
+    true = flat(net)
+    off = {}
+    for perturbation in ("sign", "orthogonal"):
+        step(net, perturbation=perturbation, directions=order, size=1e-2)
+        off[perturbation] = float((flat(net) - true).norm() / true.norm())
+    assert off["orthogonal"] < 0.02
+    assert off["sign"] > 0.3
+
+
+@pytest.mark.parametrize("size", [1, 5, 8])
+def test_orthogonal_directions_are_rows_at_right_angles_and_differ_between_steps(size: int) -> None:
+    order = 1 << (size - 1).bit_length()
+    drawn = torch.stack(list(orthogonal(2 * order, size, generator(0, 0, "step")))).double()
+    assert drawn.shape == (2 * order, size)
+    assert torch.equal(drawn.abs(), torch.ones_like(drawn))
+    for rows in drawn.split(order):
+        assert torch.equal(rows.T @ rows, order * torch.eye(size, dtype=torch.float64))
+        assert size == 1 or len({tuple(row.tolist()) for row in rows}) == order  # no row twice
+    others = [torch.stack(list(orthogonal(order, size, generator(0, number, "step")))) for number in range(1, 9)]
+    assert any(not torch.equal(drawn[:order], one.double()) for one in others)
 
 
 def test_a_fault_leaves_no_perturbed_weights() -> None:

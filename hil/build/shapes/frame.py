@@ -3,7 +3,7 @@
 [instruments.slm]     use = "drivers.scpi_display:ScpiDisplay"   resource = "TCPIP::…"     or "drivers.slmsuite:SLM", of, …
 [instruments.camera]  use = "drivers.scpi_camera:ScpiCamera"     resource = "TCPIP::…"     or "drivers.genicam:Camera", …
 [node]       drive = "slm"   read = "camera"
-[frame]      exposure = "2 ms", drive, settle, saturated, rest_level              FrameSettings
+[frame]      exposure = "2 ms", drive, settle, saturated, rest_level, mask        FrameSettings
 [show]       rows = 8, columns = 8, mask, …       macropixels of the display      Area
 [look]       rows = 16, columns = 16, top, …      and of the camera
 [optics]     mirror = { of = "flipper.voltage", full = "5 V" }, laser, lamp, wait           left out: the light is held
@@ -165,6 +165,11 @@ class FrameBench(BenchFile):
                 todo="remove these, or name drivers that speak SCPI",
             )  # fmt: skip
         check_simulated(self, self.virtual, (*self.roles, *auxiliary_names(self, self.roles)))
+        if self.optics is not None and self.timing.mask:
+            raise ConfigError(
+                "a mask and the light cannot both be programmed", where=f"{place}: [frame] mask", got="mask, and [optics]",
+                allowed="one of them", outputs=UNTOUCHED, todo="remove mask, or [optics]",
+            )  # fmt: skip
         if self.optics is not None:
             beside = auxiliary_names(self, self.roles)
             for key in OPTICS:

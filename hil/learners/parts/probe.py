@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 import torch
@@ -87,6 +87,28 @@ def normal(weight: Tensor, rng: torch.Generator) -> Tensor:
 def signs(like: Tensor, rng: torch.Generator) -> Tensor:
     """Draw +-1, each as likely, of the shape of `like`, where the generator is: the same on every host's device."""
     return torch.randint(0, 2, like.shape, generator=rng, device=rng.device).to(like).mul_(2).sub_(1)
+
+
+def orthogonal(count: int, size: int, rng: torch.Generator) -> Iterator[Tensor]:
+    """Yield directions of +-1: rows of a Hadamard matrix, drawn without repeats, the sign of each column drawn once for all.
+
+    H_rj = (-1)^(number of bits that are 1 in both r and j), Sylvester's; no matrix is made.
+
+    Args:
+        count: of directions. Beyond the order of the matrix its rows are drawn anew.
+        size: of each; the order of the matrix is the first power of two from it.
+        rng: where it is, the directions are.
+    """
+    order = 1 << (size - 1).bit_length()
+    place = torch.arange(size, device=rng.device)
+    turned = torch.randint(0, 2, (size,), generator=rng, device=rng.device)
+    rows: list[int] = []
+    for _ in range(count):
+        rows = rows or torch.randperm(order, generator=rng, device=rng.device).tolist()
+        odd = place & rows.pop()
+        for half in (32, 16, 8, 4, 2, 1):  # the lowest bit becomes the parity of all 64
+            odd = odd ^ (odd >> half)
+        yield 1 - 2 * ((odd ^ turned) & 1)
 
 
 def split(flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
