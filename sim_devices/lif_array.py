@@ -138,10 +138,10 @@ class LifArray(nn.Module):
         return Port("thresholds", min(low, self.neuron.v_th), max(self.neuron.limit, self.neuron.v_th), "1", self.size)
 
     def rest(self, batch: int, rng: torch.Generator) -> State:
-        """Return the state at rest: membranes at 0, no spike yet, nobody silenced."""
-        where = rng.device
-        membrane = torch.zeros(batch, self.size, device=where)
-        return membrane, torch.zeros_like(membrane), torch.zeros_like(membrane)
+        """Return the state at rest: membranes at 0, no spike yet, nobody silenced; (batch, 0) where nobody ever is."""
+        membrane = torch.zeros(batch, self.size, device=rng.device)
+        silent = membrane.new_zeros(batch, self.size if self.neuron.refractory else 0)
+        return membrane, torch.zeros_like(membrane), silent
 
     def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]:
         """Currents (time, batch, size) -> spikes of the same shape, and the state after the last step."""

@@ -38,7 +38,10 @@ def taken(parts: object) -> State | None:
         return None
     tensors = [one for one in parts if isinstance(one, Tensor)] if isinstance(parts, list) else []
     if not isinstance(parts, list) or len(tensors) < len(parts):
-        raise ContractError("not the state of a twin", where="snapshot", got=str(parts)[:80], allowed="a list of tensors")
+        raise ContractError(
+            "not the state of a twin", where="snapshot", got=str(parts)[:80], allowed="a list of tensors",
+            todo="go on with the version of hil that began the run, or begin it anew",
+        )  # fmt: skip
     return tuple(tensor.clone() for tensor in tensors)
 
 
