@@ -63,7 +63,7 @@ ROWS = (
     Row("dopant_network", "dopant_xor_bench_cma"),
     Row("pxi_dopant_network", "dopant_xor_pxi", needs=("nidaqmx", "nidaqmx")),
     Row("crossbar", "crossbar_bench_cma"),
-    Row("microring_bank", "xor_microring_bench"),
+    Row("microring_bank", "xor_microring_bench_cma"),
     Row("slm_camera_wired", "digits_adfa_optical"),
     Row("phase_mask_camera", "digits_phase_mask_bench"),
     Row("slm_camera", "digits_camera_phyll"),
