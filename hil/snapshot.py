@@ -1,6 +1,6 @@
 """Snapshots of devices, taken apart: JSON values here, tensors there.
 
-    {"calls": 3, "state": [tensor]}  ->  {"calls": 3, "state": [{"tensor": "0"}]},  {"0": tensor}
+    {"calls": 3, "state": [tensor]}  ->  {"calls": 3, "state": [{"hil.tensor": "0"}]},  {"0": tensor}
 
 A checkpoint keeps the tensors in its safetensors file; a wire that carries JSON alone has them as base64 text. Membranes of a
 convolution are millions of numbers, which as JSON take ten times the room and a hundred times the time.
@@ -18,11 +18,15 @@ from torch import Tensor
 
 from hil.errors import ContractError
 
-TENSOR = "tensor"  # the only key of what stands in the place of a tensor
+TENSOR = "hil.tensor"  # the only key of what stands in the place of a tensor
 
 
 def parted(state: Mapping[str, object]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Take the tensors out of a snapshot: (JSON values, tensors by name)."""
+    """Take the tensors out of a snapshot: (JSON values, tensors by name).
+
+    Raises:
+        ContractError: a device uses the key of what stands in the place of a tensor.
+    """
     tensors: dict[str, Tensor] = {}
 
     def values(one: object) -> Any:
@@ -31,6 +35,8 @@ def parted(state: Mapping[str, object]) -> tuple[dict[str, Any], dict[str, Tenso
             tensors[name] = one
             return {TENSOR: name}
         if isinstance(one, Mapping):
+            if TENSOR in one:
+                raise ContractError("this key is hil's own", where="snapshot", got=TENSOR, todo="name it otherwise")
             return {key: values(value) for key, value in one.items()}
         return [values(value) for value in one] if isinstance(one, list | tuple) else one
 
@@ -55,10 +61,8 @@ def joined(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str
 
 
 def packed(state: Mapping[str, object]) -> dict[str, Any]:
-    """Return a snapshot as JSON values alone, its tensors as base64 text of a safetensors file; without any, as it is."""
+    """Return a snapshot as JSON values alone: {"values", "tensors"}, the latter as base64 text of a safetensors file."""
     values, tensors = parted(state)
-    if not tensors:
-        return values
     return {"values": values, "tensors": base64.b64encode(safetensors.torch.save(_kept(tensors))).decode("ascii")}
 
 
@@ -68,15 +72,14 @@ def unpacked(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ContractError: damaged.
     """
-    if values.keys() != {"values", "tensors"}:
-        return dict(values)
+    held, text = values.get("values"), values.get("tensors", "")
+    if not isinstance(held, Mapping):
+        raise ContractError("a damaged snapshot", where="values of a snapshot", got=str(held)[:80], allowed="a JSON object")
     try:
-        tensors = safetensors.torch.load(base64.b64decode(values["tensors"], validate=True))
+        tensors = safetensors.torch.load(base64.b64decode(text, validate=True))
     except (SafetensorError, ValueError, TypeError) as error:
         raise ContractError("a damaged snapshot", where="tensors of a snapshot", got=str(error)[:200]) from error
-    if not isinstance(values["values"], Mapping):
-        raise ContractError("a damaged snapshot", where="values of a snapshot", got=str(values["values"])[:80])
-    return joined(values["values"], tensors)
+    return joined(held, tensors)
 
 
 def _named(name: object, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -340,7 +340,7 @@ def free_memory(otherwise: int) -> int:
 
 
 def keep_memory() -> None:
-    """Let the C library keep large blocks that are freed, for the next ones; elsewhere than in glibc do nothing.
+    """Let glibc keep large blocks that are freed for the next ones, as long as this process lives; do nothing elsewhere.
 
     By default a block above 32 MB goes back to the system, and the next one comes anew, each page cleared at its first use:
     that took longer than what an array of neurons computes with it.

@@ -125,7 +125,7 @@ def _free_bytes(place: torch.device) -> int:
 SMALL = 4_000_000  # multiplications a layer and batch, below which a second thread costs more than it brings
 
 
-def computes(threads: int) -> None:
+def set_up_torch(threads: int) -> None:
     """Prepare this process for long computing, with `threads` threads of torch and memory that is kept."""
     torch.set_num_threads(threads)
     keep_memory()

@@ -32,7 +32,10 @@ def test_it_comes_back_through_a_file_of_tensors_and_through_text_alone() -> Non
     assert len(tensors) == 4
     assert same(joined(json.loads(json.dumps(values)), tensors), STATE)
     assert same(unpacked(json.loads(json.dumps(packed(STATE)))), STATE)
-    assert packed({"count": 1}) == {"count": 1}  # without tensors it is as it was
+    for own in ({}, {"count": 1}, {"values": [1], "tensors": {"tensor": "0"}}):  # keys of a device's own are its own
+        assert unpacked(json.loads(json.dumps(packed(own)))) == own
+    with pytest.raises(ContractError, match="hil's own"):
+        parted({"state": {"hil.tensor": "0"}})
 
 
 def test_a_packed_one_is_far_shorter_than_its_numbers_as_json() -> None:
@@ -43,8 +46,8 @@ def test_a_packed_one_is_far_shorter_than_its_numbers_as_json() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"values": {"state": [{"tensor": "4"}]}},
-        {"values": {"state": [{"tensor": 0}]}},
+        {"values": {"state": [{"hil.tensor": "4"}]}},
+        {"values": {"state": [{"hil.tensor": 0}]}},
         {"values": 7},
         {"tensors": "no base64"},
         {"tensors": "AAAA"},

@@ -51,7 +51,7 @@ from hil.learner import Learner
 from hil.network import Layer, Network
 from hil.run.summary import Labels
 from hil.task import Task
-from hil.torch_device import computes, default_threads, sent
+from hil.torch_device import default_threads, sent, set_up_torch
 from hil.training import pieces
 from hil.training.state import Training, TrainingPlan
 from hil.twin import Twin
@@ -393,7 +393,7 @@ def _built(
         for layer, synapse in zip(net.stack, found_synapses, strict=True):
             layer.synapse = synapse.to(on)
     table, synapses = experiment.train, [layer.synapse for layer in net.stack]
-    computes(table.threads or default_threads(bool(benches), largest(synapses), table.batch))
+    set_up_torch(table.threads or default_threads(bool(benches), largest(synapses), table.batch))
 
     def ladder(device: Recoverable) -> Ladder:
         return Ladder(device, Patience(), told, lambda: None)

@@ -19,7 +19,6 @@ from hil.devices.meter import Metered
 from hil.devices.programming import Verify
 from hil.encoding import Levels
 from hil.errors import ConfigError, Refused
-from hil.hints import counted
 from hil.learner import params_step, programs
 from hil.seeding import generator
 from hil.twin import Parametric, Twin
@@ -69,9 +68,9 @@ def levels_of(table: ParamsTable | None, device: Metered, size: int | None) -> L
         return None
     port: Port | None = device.spec.params
     if port is None or port.size != size:
-        got = "nothing can be programmed on it" if port is None else counted(port.size or 1, "parameter")
+        has = "nothing can be programmed on it" if port is None else f"size = {port.size or 1}, as many as it has"
         raise _wrong(
-            table, f"{device.spec.inputs.name} has not what is trained on it", got, f"size = {size}",
+            table, f"{device.spec.inputs.name} has other parameters than are trained on it", f"size = {size}", has,
             "correct size, or remove [params]", "safe; whatever was opened is closed again",
         )  # fmt: skip
     if table.tolerance is not None:

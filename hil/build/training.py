@@ -38,7 +38,7 @@ from hil.run.folder import PROJECTION
 from hil.run.summary import Labels
 from hil.synapses import channels_of
 from hil.task import Task
-from hil.torch_device import computes, default_threads
+from hil.torch_device import default_threads, set_up_torch
 from hil.training import diagnostics, pieces
 from hil.training.outcome import misbelieved
 from hil.training.state import Training
@@ -153,7 +153,7 @@ def built(
         torch_device.settled(ready.on)
         with building(experiment.place):
             train = experiment.train
-            computes(train.threads or default_threads(experiment.served, ready.chain.largest, train.batch))
+            set_up_torch(train.threads or default_threads(experiment.served, ready.chain.largest, train.batch))
             tape = stack.enter_context(tape_of(run)) if record and run is not None else None  # closed last: with the last shot
             opened = opened_node(experiment, run, stack) if node is None else node
             opened, projector, allow = beside(experiment, opened, run, stack, told, allow)

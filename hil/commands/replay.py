@@ -42,7 +42,7 @@ from hil.tape.replay import Order, ReplayChip, reels, replay
 from hil.training import diagnostics, session
 from hil.training.loop import Epoch, TrainingStep
 from hil.training.progress import TrainingDisplay
-from hil.training.state import Training
+from hil.training.state import DEVICE, Training
 from sim_devices.twin import Twin
 
 TIMES = frozenset({
@@ -226,7 +226,7 @@ def _compare_weights(training: Training, points: Mapping[tuple[int, int], Checkp
     at = (training.epoch, training.batch)
     found.weights += at not in found.astray
     now = training.checkpoint().tensors
-    learned = sorted(name for name in now.keys() | then.tensors if not name.startswith("device."))  # a tape is no node
+    learned = sorted(name for name in now.keys() | then.tensors if not name.startswith(f"{DEVICE}."))  # a tape has no state
     different = [name for name in learned if not _same_bits(now.get(name), then.tensors.get(name))]
     more = f" after step {training.step:,}, and {len(different) - 1} more tensors"
     found.astray[at] = different[0] + more if different else ""

@@ -94,9 +94,9 @@ def _begin(owner: int) -> None:
     for number in (signal.SIGINT, *([HANGUP] if HANGUP is not None else [])):
         signal.signal(number, signal.SIG_IGN)
     os.environ.pop(SAFE, None)  # it was for this start alone
-    from hil.torch_device import computes
+    from hil.torch_device import set_up_torch
 
-    computes(1)
+    set_up_torch(1)
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid == owner:
         threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()

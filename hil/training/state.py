@@ -96,7 +96,8 @@ class Best:
     sentinel: Mapping[str, object] = field(default_factory=dict)
 
 
-KINDS = ("net", "learner", "optimizer", "best", "best_learner", "gathered", "device")  # of tensors in a checkpoint
+DEVICE = "device"  # begins the names of tensors of the devices
+KINDS = ("net", "learner", "optimizer", "best", "best_learner", "gathered", DEVICE)  # of tensors in a checkpoint
 
 
 class Training:
@@ -227,7 +228,7 @@ class Training:
         tensors |= {f"best.{k}": v for k, v in self.best.tensors.items()}
         tensors |= {f"best_learner.{k}": v for k, v in self.best.learner.items()}
         states = [parted(device.snapshot()) for device in self.devices]
-        tensors |= {f"device.{n}.{k}": v for n, (_, kept) in enumerate(states) for k, v in kept.items()}
+        tensors |= {f"{DEVICE}.{n}.{k}": v for n, (_, kept) in enumerate(states) for k, v in kept.items()}
         facts: dict[str, Any] = {
             "epoch": self.epoch,
             "batch": self.batch,
@@ -273,7 +274,7 @@ class Training:
             self._learned(point)
             self.seconds = dict(facts["seconds"])
             for number, (device, saved) in enumerate(zip(self.devices, facts["devices"], strict=True)):
-                device.restore(joined(saved["snapshot"], under(f"device.{number}", point.tensors)))
+                device.restore(joined(saved["snapshot"], under(f"{DEVICE}.{number}", point.tensors)))
                 device.recount(saved)
                 device.reprogram(saved.get("programmed"))
             self.wall_s = float(facts.get("wall_s", 0.0))
@@ -334,7 +335,7 @@ class Training:
                 _whole({"faults": 0, "programs": 0, "writes": 0, **saved}, name)
             if not isinstance(saved["snapshot"], dict):
                 raise ValueError("a device without its snapshot")
-            joined(saved["snapshot"], under(f"device.{number}", tensors))
+            joined(saved["snapshot"], under(f"{DEVICE}.{number}", tensors))
         if len(facts["devices"]) != len(self.devices):
             raise ValueError(f"{len(facts['devices'])} devices, not {len(self.devices)}")
 

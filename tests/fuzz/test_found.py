@@ -341,8 +341,8 @@ def damaged(state: object, path: tuple[object, ...], value: object) -> object:
     ("path", "value"),
     [
         (("plant", "values", "wires", 0), {}),
-        (("plant", "values", "wires", 0, "state"), [{"tensor": "0"}]),
-        (("plant", "values", "wires", 0, "state"), [{"tensor": "9"}]),
+        (("plant", "values", "wires", 0, "state"), [{"hil.tensor": "0"}]),
+        (("plant", "values", "wires", 0, "state"), [{"hil.tensor": "9"}]),
         (("plant", "values", "wires", 0, "state"), [1.0]),
         (("plant", "values"), []),
         (("plant", "tensors"), "%%%"),
