@@ -26,7 +26,7 @@ from typing import ClassVar
 
 from drivers.read_back import Setting
 from drivers.scope_models import Averaging, Model, Rails, beginnings, known, paired
-from drivers.scope_records import Channel, Described, Shape, numbers_of
+from drivers.scope_records import Asked, Channel, Described, numbers_of
 from drivers.scpi import Identity
 from drivers.scpi_digitizer import POSITION, RANGE, ScpiDigitizer
 from drivers.scpi_digitizer import VERIFY_EVERY as VERIFY_EVERY
@@ -133,11 +133,11 @@ class InfiniiVision(ScpiDigitizer):
     def _preamble(self, one: Channel) -> str:
         return self._scpi.ask(f"{self._source(one)}:WAV:PRE?")
 
-    def _described(self, text: str, shape: Shape, one: Channel) -> Described:
+    def _described(self, text: str, asked: Asked, one: Channel) -> Described:
         form, _, points, _, step_s, origin_s, reference, volts, origin_v, zero = numbers_of(text, 10, one.name)
         axis = Axis(origin_s - reference * step_s, step_s)
         told = "1 (WORD)" if form == WORD else f"{form:g}"
-        return self._checked(Described(round(points), Scale(volts, origin_v, zero), axis), shape, one, told, "1 (WORD)")
+        return self._checked(Described(round(points), Scale(volts, origin_v, zero), axis), asked, one, told, "1 (WORD)")
 
     def _words(self, one: Channel) -> Words:
         words: Words = self._scpi.ask_block(f"{self._source(one)}:WAV:DATA?", "<u2", one.points)

@@ -33,7 +33,7 @@ from drivers.read_back import OUTPUT, Setting
 from drivers.safe import SafeState
 from drivers.scope_models import Model as ScopeModel
 from drivers.scope_models import Rails, unknown
-from drivers.scope_records import CENTRE, Channel, Described, Shape, part
+from drivers.scope_records import CENTRE, Asked, Channel, Described, part
 from drivers.scpi import Identity, Scpi, spoken
 from drivers.scpi_apart import Crlf
 from drivers.scpi_digitizer import RANGE, ScpiDigitizer
@@ -203,11 +203,11 @@ class PitayaScope(ScpiDigitizer):
             f"ACQ:DATA:UNITS?;ACQ:DATA:FORMAT?;ACQ:SOUR{one.number}:GAIN?;ACQ:DEC?;ACQ:TRIG:DLY?;ACQ:BUF:SIZE?"
         )
 
-    def _described(self, text: str, shape: Shape, one: Channel) -> Described:
+    def _described(self, text: str, asked: Asked, one: Channel) -> Described:
         form, (divider, delay, held) = text.split(";")[:3], map(float, text.split(";")[3:])
         axis = Axis((delay - held / 2) * divider / CLOCK_HZ, divider / CLOCK_HZ)
-        found = part(shape, axis, round(held), Scale(0.5 * one.range_v / FINE, 0.0, CENTRE))
-        return self._checked(found, shape, one, ";".join(form).upper(), f"{self.form[1]};{GAINS[one.range_v]}")
+        found = part(asked, axis, round(held), Scale(0.5 * one.range_v / FINE, 0.0, CENTRE))
+        return self._checked(found, asked, one, ";".join(form).upper(), f"{self.form[1]};{GAINS[one.range_v]}")
 
     def _words(self, one: Channel) -> Words:
         """Read the oldest samples, which are volts, as words."""

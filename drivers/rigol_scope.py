@@ -28,7 +28,7 @@ import numpy as np
 from drivers.edge_channel import EdgeAtChannel
 from drivers.read_back import Setting
 from drivers.scope_models import Model, Rails, known
-from drivers.scope_records import Channel, Described, Shape, numbers_of, part
+from drivers.scope_records import Asked, Channel, Described, numbers_of, part
 from drivers.scpi import Identity, Scpi
 from drivers.scpi_apart import OneByOne
 from drivers.scpi_digitizer import POSITION, RANGE
@@ -169,10 +169,10 @@ class RigolScope(EdgeAtChannel):
     def _preamble(self, one: Channel) -> str:
         return self._scpi.ask(f"{self._source(one)}:WAV:PRE?")
 
-    def _described(self, text: str, shape: Shape, one: Channel) -> Described:
+    def _described(self, text: str, asked: Asked, one: Channel) -> Described:
         form, _, held, _, step_s, origin_s, reference, volts, origin, zero = numbers_of(text, 10, one.name)
-        found = part(shape, Axis(origin_s - reference * step_s, step_s), round(held), Scale(volts, -origin * volts, zero))
-        return self._checked(found, shape, one, f"{form:g}", f"{self._family.code:g}")
+        found = part(asked, Axis(origin_s - reference * step_s, step_s), round(held), Scale(volts, -origin * volts, zero))
+        return self._checked(found, asked, one, f"{form:g}", f"{self._family.code:g}")
 
     def _words(self, one: Channel) -> Words:
         """Read a record in windows, each counted from 1, both ends included."""

@@ -25,7 +25,7 @@ from typing import ClassVar
 
 from drivers.read_back import Setting
 from drivers.scope_models import Averaging, Model, Rails, paired, unknown
-from drivers.scope_records import Channel, Described, Shape, numbers_of, part
+from drivers.scope_records import Asked, Channel, Described, numbers_of, part
 from drivers.scpi import Identity, Scpi
 from drivers.scpi_digitizer import POSITION, RANGE, ScpiDigitizer
 from drivers.waveform.record import Axis, Memory, Scale, Words
@@ -138,12 +138,12 @@ class RohdeSchwarzRTB(ScpiDigitizer):
         fields = ";".join(f"{one.header}:DATA:{field}?" for field in ("XOR", "XINC", "YOR", "YINC"))
         return self._scpi.ask(f":FORM?;:FORM:BORD?;{one.header}:DATA:HEAD?;{fields}")
 
-    def _described(self, text: str, shape: Shape, one: Channel) -> Described:
+    def _described(self, text: str, asked: Asked, one: Channel) -> Described:
         form, order, numbers = text.split(";", 2)
         *_, held, values, start_s, step_s, origin_v, volts = numbers_of(numbers.replace(";", ","), 8, one.name)
         self._length = round(held)
-        found = part(shape, Axis(start_s, step_s), self._length, Scale(volts, origin_v, 0.0))
-        return self._checked(found, shape, one, f"{form};{order};{values:g}".upper(), f"{self.form[1]};1")
+        found = part(asked, Axis(start_s, step_s), self._length, Scale(volts, origin_v, 0.0))
+        return self._checked(found, asked, one, f"{form};{order};{values:g}".upper(), f"{self.form[1]};1")
 
     def _words(self, one: Channel) -> Words:
         """Read a record, which comes whole; return the part that was asked for."""

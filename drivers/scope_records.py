@@ -18,8 +18,8 @@ SENTINEL = 9.8e37  # anything at least this large stands for "no measurement"
 HIGHEST_V = 1e6  # beyond what any probe can divide
 CENTRE = 32_768  # word of 0, of signed words that are taken as unsigned ones
 
-Shape = tuple[int, float, float]
-"""What is configured: samples, samples/s, first sample after the trigger in s."""
+Asked = tuple[int, float, float]
+"""Says what a scope is asked to record: samples, samples/s, first sample after the trigger in s."""
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What a preamble says of a record: samples, their scale and axis, and the place of the first in the memory."""
+    """Holds what a preamble says of a record: samples, their scale and axis, and the place of the first in the memory."""
 
     points: int
     scale: Scale
@@ -98,16 +98,16 @@ def screen_of(called: str, channels: list[Channel]) -> Port:
     return Port(called, tuple(lows), tuple(highs), "V", len(channels))
 
 
-def part(shape: Shape, whole: Axis, held: int, scale: Scale) -> Described:
-    """The part of a memory that holds what was asked for.
+def part(asked: Asked, whole: Axis, held: int, scale: Scale) -> Described:
+    """Find the part of a memory that holds what was asked for.
 
     Args:
-        shape: what was asked for.
+        asked: samples, samples/s, first sample after the trigger in s.
         whole: axis of the memory.
         held: its samples.
         scale: of its words.
     """
-    samples, rate_hz, start_s = shape
+    samples, rate_hz, start_s = asked
     if not whole.step_s > 0:
         return Described(0, scale, whole)
     first = max(0, math.floor((start_s - whole.start_s) / whole.step_s + 1e-3))
@@ -115,12 +115,12 @@ def part(shape: Shape, whole: Axis, held: int, scale: Scale) -> Described:
     return Described(points, scale, Axis(whole.start_s + first * whole.step_s, whole.step_s), first)
 
 
-def checked(found: Described, shape: Shape, one: Channel, told: str, form: str, most: int) -> Described:
+def checked(found: Described, asked: Asked, one: Channel, told: str, form: str, most: int) -> Described:
     """Return what a preamble says, if the record holds what was asked for.
 
     Args:
         found: points that are read, and their axis.
-        shape: what was asked for.
+        asked: samples, samples/s, first sample after the trigger in s.
         one: the channel.
         told: form of the words, as the instrument says it.
         form: as it should be.
@@ -129,7 +129,7 @@ def checked(found: Described, shape: Shape, one: Channel, told: str, form: str, 
     Raises:
         InstrumentError: another record. NotAReading: a scale that cannot be.
     """
-    samples, rate_hz, start_s = shape
+    samples, rate_hz, start_s = asked
     axis, scale, points = found.axis, found.scale, found.points
     late_s = axis.start_s - start_s
     short_s = (samples - 1) / rate_hz - late_s - (points - 1) * axis.step_s

@@ -21,7 +21,7 @@ from drivers.links.link import Link
 from drivers.poll import Poll
 from drivers.read_back import Panel, Setting
 from drivers.scope_models import Averaging, Model, Rails
-from drivers.scope_records import Channel, Described, Shape, channels_of, checked, same_scale, screen_of, told_scale
+from drivers.scope_records import Asked, Channel, Described, channels_of, checked, same_scale, screen_of, told_scale
 from drivers.scpi import Identity, Scpi, spoken
 from drivers.scpi_driver import ScpiDriver
 from drivers.time_bases import Rates, TimeBase, TimeBases
@@ -98,7 +98,7 @@ class ScpiDigitizer(ScpiDriver):
         self._arming, self._taking, self._between = Poll(), Poll(), Poll()
         self._average: Averaging | None = None  # None: every record is one of its own
         self._averages = 1
-        self._shape: Shape | None = None  # what the instrument is configured for, if that is known
+        self._shape: Asked | None = None  # what the instrument is configured for, if that is known
         self._closed = False
         try:
             self._channels = channels_of(numbers, range_v, offset_v, self._name)
@@ -157,7 +157,7 @@ class ScpiDigitizer(ScpiDriver):
         """Ask for the preamble of a channel."""
 
     @abstractmethod
-    def _described(self, text: str, shape: Shape, one: Channel) -> Described:
+    def _described(self, text: str, asked: Asked, one: Channel) -> Described:
         """Read a preamble. Raises: NotAReading, InstrumentError: the record does not hold what was asked for."""
 
     @abstractmethod
@@ -334,13 +334,13 @@ class ScpiDigitizer(ScpiDriver):
         self._check(words, one)
         return Record(words, one.scale, one.axis)
 
-    def _read_preamble(self, shape: Shape, one: Channel) -> None:
+    def _read_preamble(self, asked: Asked, one: Channel) -> None:
         text = self._preamble(one)
         if one.preamble is not None and text != one.preamble:
             before = one.preamble
             self.forget()
             raise _turned(one.name, text, before)
-        found = self._described(text, shape, one)
+        found = self._described(text, asked, one)
         one.points, one.scale, one.axis, one.first = found.points, found.scale, found.axis, found.first
         if one.upright is not None and not same_scale(one.upright, one.scale):
             old, one.upright = one.upright, None
@@ -448,9 +448,9 @@ class ScpiDigitizer(ScpiDriver):
                 todo="switch channels off that are not used, which share the memory, or choose a range that the scope has",
             )  # fmt: skip
 
-    def _checked(self, found: Described, shape: Shape, one: Channel, told: str, form: str) -> Described:
+    def _checked(self, found: Described, asked: Asked, one: Channel, told: str, form: str) -> Described:
         """Return what a preamble says, if the record holds what was asked for; as drivers.scope_records.checked."""
-        return checked(found, shape, one, told, form, max(self.memory.most, self._most))
+        return checked(found, asked, one, told, form, max(self.memory.most, self._most))
 
 
 def _turned(where: str, got: str, allowed: str) -> Changed:

@@ -27,7 +27,7 @@ import numpy as np
 
 from drivers.read_back import Setting
 from drivers.scope_models import Model, Rails, unknown
-from drivers.scope_records import CENTRE, Channel, Described, Shape, part, unsigned
+from drivers.scope_records import CENTRE, Asked, Channel, Described, part, unsigned
 from drivers.scpi import Identity, Scpi
 from drivers.scpi_apart import Unregistered
 from drivers.scpi_digitizer import POSITION, RANGE, ScpiDigitizer
@@ -139,21 +139,21 @@ class SiglentSDS(ScpiDigitizer):
         block = self._scpi.ask_block(f"{self._source(one)}:WAV:PRE?", "u1", DESCRIPTOR_BYTES)
         return bytes(block).hex()
 
-    def _described(self, text: str, shape: Shape, one: Channel) -> Described:
+    def _described(self, text: str, asked: Asked, one: Channel) -> Described:
         block = bytes.fromhex(text)
         per_division, offset, codes = struct.unpack_from("<fff", block, 0x9C)
         (bits,), (step_s, delay_s) = struct.unpack_from("<h", block, 0xAC), struct.unpack_from("<fd", block, 0xB0)
         (held,), (probe,) = struct.unpack_from("<i", block, 0x74), struct.unpack_from("<f", block, 0x148)
         if not (codes > 0 and per_division > 0 and 0 < step_s < 1e3 and probe > 0 and held > 0):
             raise NotAReading("the preamble says that there is no measurement", where=one.name, got=text[0x138 : 0x138 + 80])
-        base = self._time_base(shape[0], shape[1])
+        base = self._time_base(asked[0], asked[1])
         exact_s = 1 / base.rate_hz  # the descriptor has it in single precision
         if abs(step_s / exact_s - 1) > 1e-6:
             raise InstrumentError("the scope recorded at another rate", where=one.name, got=f"{step_s:g} s a sample",
                                   allowed=f"{exact_s:g} s", todo="leave the time base alone")  # fmt: skip
         scale = Scale(per_division * probe / codes, -offset * probe, CENTRE)
-        found = part(shape, Axis(delay_s - 0.5 * base.span_s, exact_s), held, scale)
-        return self._checked(found, shape, one, f"{bits} bits", f"{max(bits, 9)} bits")
+        found = part(asked, Axis(delay_s - 0.5 * base.span_s, exact_s), held, scale)
+        return self._checked(found, asked, one, f"{bits} bits", f"{max(bits, 9)} bits")
 
     def _words(self, one: Channel) -> Words:
         """Read a record in parts; codes are signed, and are returned shifted, so that no word is negative."""

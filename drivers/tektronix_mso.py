@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from drivers.read_back import Setting
 from drivers.scope_models import Averaging, Model, Rails, beginnings, known
-from drivers.scope_records import CENTRE, Channel, Shape, unsigned
+from drivers.scope_records import CENTRE, Asked, Channel, unsigned
 from drivers.scpi import Identity, Scpi, reading
 from drivers.scpi_digitizer import RANGE
 from drivers.tektronix_scope import FORM, LENGTH, TektronixScope
@@ -94,7 +94,7 @@ class TektronixMSO(TektronixScope):
         self._took(":HOR:MODE:SAMPLER?", rate, "Sa/s")
         self._took(":HOR:MODE:RECO?", self._points, "points")
 
-    def _axis(self, told: Axis, shape: Shape) -> Axis:
+    def _axis(self, told: Axis, asked: Asked) -> Axis:
         return told
 
     def _words(self, one: Channel) -> Words:

@@ -1,4 +1,4 @@
-"""What Tektronix oscilloscopes say alike: events in place of an error queue, single sequences, curves and their preamble.
+"""Speaks to Tektronix oscilloscopes in what they have alike: events for an error queue, single sequences, curves, preambles.
 
     ACQuire:STOPAfter SEQuence; ACQuire:STATE RUN       one record; TRIGger:STATE? says READY, ACQuire:STATE? 0 when done
     DATa:SOUrce CH1; ENCdg <e>; WIDth <bytes>; STARt <a>; STOP <b>; CURVe?      #<d><bytes><words>, both ends included
@@ -20,7 +20,7 @@ from abc import abstractmethod
 from typing import ClassVar
 
 from drivers.read_back import Setting
-from drivers.scope_records import Channel, Described, Shape, numbers_of, part
+from drivers.scope_records import Asked, Channel, Described, numbers_of, part
 from drivers.scpi import POWER_ON, Scpi
 from drivers.scpi_digitizer import POSITION, RANGE, ScpiDigitizer
 from drivers.waveform.record import Axis, Scale
@@ -76,7 +76,7 @@ class TektronixScope(ScpiDigitizer):
         """Commands for an input that only this dialect has."""
 
     @abstractmethod
-    def _axis(self, told: Axis, shape: Shape) -> Axis:
+    def _axis(self, told: Axis, asked: Asked) -> Axis:
         """The axis of the memory, of which the preamble says `told`."""
 
     @abstractmethod
@@ -150,12 +150,12 @@ class TektronixScope(ScpiDigitizer):
         asked = ";".join(f":WFMO:{field}?" for field in FIELDS)
         return self._scpi.ask(f":DAT:SOU CH{one.number};:DAT:STAR 1;:DAT:STOP {self._points};{asked}")
 
-    def _described(self, text: str, shape: Shape, one: Channel) -> Described:
+    def _described(self, text: str, asked: Asked, one: Channel) -> Described:
         *form, numbers = text.split(";", 3)
         held, step_s, zero_s, trigger, volts, zero, origin_v = numbers_of(numbers.replace(";", ","), 7, one.name)
-        axis = self._axis(Axis(zero_s - trigger * step_s, step_s), shape)
-        found = part(shape, axis, round(held), Scale(volts, origin_v, zero + self.centre))
-        return self._checked(found, shape, one, ";".join(form).upper().lstrip("+"), self.form[1])
+        axis = self._axis(Axis(zero_s - trigger * step_s, step_s), asked)
+        found = part(asked, axis, round(held), Scale(volts, origin_v, zero + self.centre))
+        return self._checked(found, asked, one, ";".join(form).upper().lstrip("+"), self.form[1])
 
     def _ends(self, one: Channel) -> str:
         """The question for the words of a channel."""

@@ -24,7 +24,7 @@ import numpy as np
 from drivers.edge_channel import EdgeAtChannel
 from drivers.read_back import Setting
 from drivers.scope_models import Model, Rails, known
-from drivers.scope_records import Channel, Shape
+from drivers.scope_records import Asked, Channel
 from drivers.scpi import Identity
 from drivers.scpi_digitizer import RANGE
 from drivers.tektronix_scope import FORM, LENGTH, TektronixScope
@@ -39,7 +39,7 @@ DIGITS = 5e-5  # of XZEro: half of the last one
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What models of a family share: divisions of the screen's height, lengths of records, and an external trigger or none."""
+    """Holds what a family shares: divisions of the screen's height, lengths of records, if it has an external trigger."""
 
     divisions: int
     lengths: tuple[int, ...]
@@ -86,9 +86,9 @@ class TektronixTBS(TektronixScope, EdgeAtChannel):
         self._took(":HOR:RECO?", base.depth, "points")
         self._took(":HOR:SCA?", base.scale_s, "s")
 
-    def _axis(self, told: Axis, shape: Shape) -> Axis:
+    def _axis(self, told: Axis, asked: Asked) -> Axis:
         """The first sample is where the delay has put it, if the preamble says so as well as it can."""
-        samples, rate_hz, start_s = shape
+        samples, rate_hz, start_s = asked
         exact = Axis(start_s, 1 / self._time_base(samples, rate_hz).rate_hz)
         near = abs(told.start_s - start_s) <= exact.step_s + DIGITS * abs(start_s)
         return exact if near and abs(told.step_s / exact.step_s - 1) < DIGITS else told

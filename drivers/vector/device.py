@@ -279,7 +279,7 @@ class Vector:
         self._sources[name].levels([float(row[column]) for column in self._columns(name)])
 
     def _columns(self, name: str) -> list[int]:
-        """Where in a row the channels of one source are, in their order."""
+        """Return the places in a row of the channels of one source, in their order."""
         return [column for _, column in sorted((k, column) for column, (of, k) in enumerate(self._drive) if of == name)]
 
     def _wait(self, seconds: float) -> None:
