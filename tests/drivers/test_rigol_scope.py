@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
+from one_record import take
 from scripted_link import MessageLink
 
 from drivers.rigol_scope import RigolScope
@@ -19,15 +19,6 @@ def made(model: str = "DS1202Z-E", edge: int = 0, **given: float) -> tuple[Rigol
     link = MessageLink(box)
     driver = RigolScope(link, trigger_channel=edge, **{"range_v": 0.5, "offset_v": 0.18, **given})  # type: ignore[arg-type]
     return driver, box, link
-
-
-def take(driver: RigolScope, box: Box, amplitude_v: float = 0.2) -> np.ndarray:
-    driver.arm()
-    window = box.window()
-    instants = window.start_s + torch.arange(window.points, dtype=torch.float64) / window.rate_hz
-    box.capture(window, {1: 0.18 + amplitude_v * torch.sin(instants * 1e5)})
-    driver.wait(1.0)
-    return driver.read().volts()
 
 
 @pytest.mark.parametrize(("model", "edge"), MODELS)

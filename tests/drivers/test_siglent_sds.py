@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
+from one_record import take
 from scripted_link import MessageLink
 
 from drivers.siglent_sds import SiglentSDS
@@ -18,15 +18,6 @@ def made(**given: float) -> tuple[SiglentSDS, Box, MessageLink]:
     box = Box()
     link = MessageLink(box)
     return SiglentSDS(link, **{"range_v": 0.5, "offset_v": 0.18, **given}), box, link  # type: ignore[arg-type]
-
-
-def take(driver: SiglentSDS, box: Box, amplitude_v: float = 0.2) -> np.ndarray:
-    driver.arm()
-    window = box.window()
-    instants = window.start_s + torch.arange(window.points, dtype=torch.float64) / window.rate_hz
-    box.capture(window, {1: 0.18 + amplitude_v * torch.sin(instants * 1e5)})
-    driver.wait(1.0)
-    return driver.read().volts()
 
 
 def test_volts_and_instants() -> None:

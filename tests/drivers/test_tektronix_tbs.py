@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from one_record import take
 from scripted_link import MessageLink
 
 from drivers.tektronix_tbs import TektronixTBS
@@ -25,15 +26,6 @@ def made(model: str = "TBS1072C", edge: int = 0, **given: Any) -> tuple[Tektroni
     link = MessageLink(box)
     driver = TektronixTBS(link, trigger_channel=edge, **{"range_v": 0.5, "offset_v": 0.18, **given})
     return driver, box, link
-
-
-def take(driver: TektronixTBS, box: Box, amplitude_v: float = 0.2) -> np.ndarray:
-    driver.arm()
-    window = box.window()
-    instants = window.start_s + torch.arange(window.points, dtype=torch.float64) / window.rate_hz
-    box.capture(window, {1: 0.18 + amplitude_v * torch.sin(instants * 1e5)})
-    driver.wait(1.0)
-    return driver.read().volts()
 
 
 def test_the_box_describes_a_record_as_a_real_one_did() -> None:
