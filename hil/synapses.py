@@ -50,8 +50,34 @@ class StandardisedLinear(nn.Linear):
         return functional.linear(x, standardised(self.weight, self.gain), self.bias)
 
 
-class StandardisedConv2d(nn.Conv2d):
-    """nn.Conv2d, zero-padded, whose kernels are standardised before use.
+class MeanConv2d(nn.Conv2d):
+    """nn.Conv2d whose stride is that of a mean: of stride times stride neighbours of the answers of a convolution of stride 1.
+
+    Both are one convolution. The mean of neighbouring answers is the answer of the mean of the shifted kernels, whose side is
+    longer by stride - 1: of a kernel of 5 and a stride of 2, 36 products an answer in place of 100.
+
+    Args:
+        mean: False: nn.Conv2d as it is, which strides.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True,
+        mean: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(in_channels, out_channels, kernel, stride, padding, bias=bias)
+        self.pool = stride if mean else 1
+
+    def kernel(self) -> Tensor:
+        """(out_channels, in_channels, kernel, kernel), before the mean."""
+        return self.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, height, width)."""
+        return functional.conv2d(x, mean_of_shifted(self.kernel(), self.pool), self.bias, self.stride, self.padding)
+
+
+class StandardisedConv2d(MeanConv2d):
+    """MeanConv2d whose kernels are standardised before use.
 
     Args:
         gain: initial factor; trained, one a channel.
@@ -59,14 +85,19 @@ class StandardisedConv2d(nn.Conv2d):
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True,
-        gain: float = 1.0,
+        gain: float = 1.0, mean: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(in_channels, out_channels, kernel, stride, padding, bias=bias)
+        super().__init__(in_channels, out_channels, kernel, stride, padding, bias, mean)
         self.gain = nn.Parameter(torch.full((out_channels,), gain))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, height, width)."""
-        return functional.conv2d(x, standardised(self.weight, self.gain), self.bias, self.stride, self.padding)
+    def kernel(self) -> Tensor:
+        """(out_channels, in_channels, kernel, kernel), standardised."""
+        return standardised(self.weight, self.gain)
+
+
+def mean_of_shifted(kernel: Tensor, pool: int) -> Tensor:
+    """(..., k, k) -> (..., k + pool - 1, k + pool - 1): the mean of the kernel at each of pool times pool places."""
+    return kernel if pool == 1 else functional.avg_pool2d(functional.pad(kernel, (pool - 1,) * 4), pool, 1)
 
 
 def standardised(weight: Tensor, gain: Tensor) -> Tensor:
@@ -274,12 +305,13 @@ def conv(
     synapses: list[nn.Module] = []
     here = tuple(shape)
     for n_out, kernel, stride, one, most, wide in zip(channels, *sizes, norms, thresholds, spreads, strict=True):
-        step = stride if pool == "none" else 1
-        filters = _filters(here[0], n_out, kernel, step, weights, bias, gain)
-        behind = [*_pooling(pool, stride), *_map_norm(one, n_out, affine, wide), *_rectifier(levels, most)]
+        step = 1 if pool == "max" else stride
+        filters = _filters(here[0], n_out, kernel, step, weights, bias, gain, pool == "average")
+        largest = [nn.MaxPool2d(stride)] if pool == "max" and stride > 1 else []
+        behind = [*largest, *_map_norm(one, n_out, affine, wide), *_rectifier(levels, most)]
         parts = [nn.Unflatten(1, here), filters, *behind]
         synapses.append(_chain([*parts, nn.Flatten(1)]))
-        here = (n_out, *(_reduced(side, kernel, step, pool, stride) for side in here[1:]))
+        here = (n_out, *(_reduced(side, kernel, pool, stride) for side in here[1:]))
         _sizes("the map behind a layer", here, 3, 3)
     behind_maps = [math.prod(here), *units]
     if units:
@@ -353,17 +385,14 @@ def channels_of(synapse: nn.Module) -> int:
     return found
 
 
-def _filters(n_in: int, n_out: int, kernel: int, stride: int, weights: Weights, bias: bool, gain: float) -> nn.Module:
-    if weights == "plain":
-        return nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=bias)
-    return StandardisedConv2d(n_in, n_out, kernel, stride, kernel // 2, bias, gain)
-
-
-def _pooling(pool: Pool, stride: int) -> list[nn.Module]:
-    if pool == "none" or stride == 1:
-        return []
-    made: dict[str, Callable[[], nn.Module]] = {"average": lambda: nn.AvgPool2d(stride), "max": lambda: nn.MaxPool2d(stride)}
-    return [made[pool]()]
+def _filters(
+    n_in: int, n_out: int, kernel: int, stride: int, weights: Weights, bias: bool, gain: float, mean: bool
+) -> nn.Module:  # fmt: skip
+    if weights == "standardised":
+        return StandardisedConv2d(n_in, n_out, kernel, stride, kernel // 2, bias, gain, mean)
+    if mean and stride > 1:
+        return MeanConv2d(n_in, n_out, kernel, stride, kernel // 2, bias)
+    return nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=bias)
 
 
 def _map_norm(norm: Norm, channels: int, affine: bool, spread: float) -> list[nn.Module]:
@@ -374,9 +403,9 @@ def _map_norm(norm: Norm, channels: int, affine: bool, spread: float) -> list[nn
     return [] if norm == "none" else [made[norm](), *([Spread(spread)] if spread != 1 else [])]
 
 
-def _reduced(side: int, kernel: int, step: int, pool: Pool, stride: int) -> int:
-    convolved = (side + 2 * (kernel // 2) - kernel) // step + 1
-    return convolved if pool == "none" else convolved // stride
+def _reduced(side: int, kernel: int, pool: Pool, stride: int) -> int:
+    steps = side + 2 * (kernel // 2) - kernel
+    return steps // stride + 1 if pool == "none" else (steps + 1) // stride
 
 
 def _rectifier(levels: int, threshold: float) -> list[nn.Module]:

@@ -3,11 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hil.errors import ConfigError
 from hil.seeding import generator
 from hil.synapses import (
     BesideLinear,
+    MeanConv2d,
     QuantisedReLU,
     StandardisedConv2d,
     StandardisedLinear,
@@ -158,3 +160,18 @@ def test_synapses_behind_a_device_that_answers_with_another_width() -> None:
 def test_wrong_settings_are_explained(wrong: object, word: str) -> None:
     with pytest.raises(ConfigError, match=word):
         wrong()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("side", [5, 8, 9])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_convolution_and_the_mean_of_its_neighbours_are_one_convolution(side: int, stride: int) -> None:
+    torch.manual_seed(0)
+    one = MeanConv2d(2, 3, 5, stride, 2).double()
+    x = torch.randn(4, 2, side, side, dtype=torch.float64, requires_grad=True)
+    whole = functional.conv2d(x, one.weight, one.bias, 1, 2)
+    both = functional.avg_pool2d(whole, stride)
+    assert torch.allclose(one(x), both, atol=1e-12)
+    error = torch.randn_like(both)
+    found = torch.autograd.grad(one(x), (x, *one.parameters()), error)
+    for a, b in zip(found, torch.autograd.grad(both, (x, *one.parameters()), error), strict=True):
+        assert torch.allclose(a, b, atol=1e-12)
