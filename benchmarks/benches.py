@@ -50,6 +50,7 @@ ROWS = (
     Row("siglent_rigol", "digits_adfa_siglent_rigol"),
     Row("afg_mso", "digits_adfa_afg_mso"),
     Row("red_pitaya", "digits_adfa_red_pitaya"),
+    Row("picoscope", "digits_adfa_picoscope", needs=("picosdk", "picosdk")),
     Row("mzm_bias_laser", "digits_adfa_bias_laser"),
     Row("iq_bias_laser", "digits_adfa_iq"),
     Row("delay_loop_awg_scope", "narma10_bench", floor=0.45),

@@ -20,7 +20,7 @@ from sim_devices.transports.grpc import Called, GrpcServer
 from sim_devices.transports.hislip import HislipServer
 from sim_devices.transports.line import Line
 from sim_devices.transports.pty import PtyServer
-from sim_devices.transports.socket import SocketServer
+from sim_devices.transports.socket import Loaded, SocketServer
 from sim_devices.transports.vxi11 import Vxi11Server
 
 SERVED: Mapping[Transport, tuple[str, ...]] = {
@@ -33,7 +33,7 @@ class RunningBench(Running):
     """A bench that is served from this process. Made by `build`.
 
     resources: box name -> VISA resource string: HiSLIP if it is served, else VXI-11, else the raw socket; the name of the port
-        of a box on a serial line.
+        of a box on a serial line; "LIBRARY::HOST:PORT" of one behind a library.
     sockets, vxi11: those of one kind.
     """
 
@@ -66,6 +66,11 @@ class RunningBench(Running):
                 self.resources[part.name] = line.port
                 opened.callback(line.close)
                 line.start()
+                continue
+            if isinstance(loaded := self.boxes[part.name], Loaded):
+                raw = SocketServer(box, host, part.socket_port, faults=faults)
+                _started(raw, opened)
+                self.resources[part.name] = f"{loaded.library()}::{host}:{raw.port}"
                 continue
             if "socket" in transports:
                 raw = SocketServer(box, host, part.socket_port, faults=faults)

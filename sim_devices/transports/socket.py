@@ -9,6 +9,7 @@ segment is executed in order. See sim_devices/transports/framing.py for what end
 from __future__ import annotations
 
 import socket
+from typing import Protocol, runtime_checkable
 
 from sim_devices.instruments.box import Box
 from sim_devices.instruments.faults import Faults
@@ -18,6 +19,14 @@ from sim_devices.transports.listener import Listener, send
 
 FIRST_ROOM = 1 << 16  # bytes
 MESSAGE_CAP = 1 << 28  # bytes
+
+
+@runtime_checkable
+class Loaded(Protocol):
+    """A box that clients reach through a library that they load, which speaks to its socket."""
+
+    def library(self) -> str:
+        """Return the path of the library."""
 
 
 class SocketServer:
