@@ -27,13 +27,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hil.errors import ConfigError, ContractError
+from hil.errors import ConfigError
+from sim_devices.instruments.both_roles import BothRoles
 from sim_devices.instruments.box import Message
 from sim_devices.instruments.converter import HIGH, LOW
 from sim_devices.instruments.drive import Drive
 from sim_devices.instruments.generator_box import GeneratorBox
 from sim_devices.instruments.generator_box import Model as GeneratorModel
-from sim_devices.instruments.hand import FrontPanel, PanelBox
 from sim_devices.instruments.parameters import INFINITY, Choice, Flag, Number, Parameter, Value, number
 from sim_devices.instruments.program_message import Block, ScpiError, blocked
 from sim_devices.instruments.sampling import Sampling, Window
@@ -299,7 +299,7 @@ class Inputs(ScopeBox):
         return f"{OK},{sum(1 << (n - 1) for n in over)}"
 
 
-class PicoScope(PanelBox):
+class PicoScope(BothRoles):
     """A simulated PicoScope 5000D with two inputs.
 
     Args:
@@ -310,9 +310,10 @@ class PicoScope(PanelBox):
         adc_bits: fewer bits than it is told to use.
         pace: seconds of waiting per second of signal; 0 plays at once.
         clock: seconds, monotonic.
-
-    parts: the generator and the inputs, as a bench wires them.
     """
+
+    _out: Outputs
+    _in: Inputs
 
     def __init__(
         self,
@@ -330,14 +331,12 @@ class PicoScope(PanelBox):
         self._in = Inputs(
             serial, begin=self._out.begin, model=model, lock=self._lock, adc_bits=adc_bits, pace=pace, clock=clock
         )
-        self.parts = (self._out, self._in)
         self.model, self._serial, self._usb_power = model, serial, usb_power
-        self._scpi = Scpi(
+        scpi = Scpi(
             self._table(), identity=("Pico Technology", model, serial, ""), lock=self._lock,
             operations=self._out._operations, reset=lambda: None, trigger=lambda: None,
         )  # fmt: skip
-        self._out._scpi = self._in._scpi = self._scpi
-        self._front = self._out._front = self._in._front = FrontPanel(self._scpi, self.name)
+        self._join(scpi)
         self._built: tempfile.TemporaryDirectory[str] | None = None
 
     def library(self) -> str:
@@ -361,35 +360,13 @@ class PicoScope(PanelBox):
 
     # -- Box ----------------------------------------------------------------------------------------------------------
 
-    @property
-    def name(self) -> str:
-        """Model and serial number."""
-        return self._out.name
-
-    def on(self, channel: int) -> bool:
-        """True while the output gives anything but 0 V."""
-        return self._out.on(channel)
-
-    def reboot(self) -> None:
-        """Lose power for a moment: 0 V, settings as at power-on."""
-        self._out.reboot()
-        self._in.reboot()
-
     def outputs(self) -> dict[str, object]:
         """Return whether the output gives anything but 0 V, and its lowest and highest level in V."""
-        return {"1": self._out.outputs()["1"]}
-
-    def snapshot(self) -> dict[str, object]:
-        """Return settings and records as JSON values."""
-        return {"outputs": self._out.snapshot(), "inputs": self._in.snapshot()}
+        return {"1": super().outputs()["1"]}
 
     def restore(self, state: Mapping[str, object]) -> None:
-        """Return to the state of a snapshot. Raises: ContractError: it is none of a PicoScope."""
-        outputs, inputs = state.get("outputs"), state.get("inputs")
-        if not (isinstance(outputs, Mapping) and isinstance(inputs, Mapping)):
-            raise ContractError("not a snapshot of a PicoScope", where=self.name, got=str(state)[:80])
-        self._out.restore(outputs)
-        self._in.restore(inputs)
+        """Return to the state of a snapshot; see BothRoles.restore."""
+        super().restore(state)
         self._in.resolve(int(self._in._box.number("resolution")))
 
     def execute(self, message: Message) -> bytes | None:

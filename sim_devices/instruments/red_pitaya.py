@@ -20,11 +20,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from hil.errors import ContractError
+from sim_devices.instruments.both_roles import BothRoles
 from sim_devices.instruments.box import Message
 from sim_devices.instruments.generator_box import GeneratorBox
 from sim_devices.instruments.generator_box import Model as GeneratorModel
-from sim_devices.instruments.hand import FrontPanel, PanelBox
 from sim_devices.instruments.parameters import Choice, Flag, Number, Parameter, numbers
 from sim_devices.instruments.program_message import ScpiError, blocked
 from sim_devices.instruments.sampling import Sampling, Window
@@ -278,7 +277,7 @@ class Inputs(ScopeBox):
         s.change(range=FULL_RANGE[s.text("gain")])
 
 
-class RedPitaya(PanelBox):
+class RedPitaya(BothRoles):
     """A simulated STEMlab 125-14.
 
     Args:
@@ -287,11 +286,11 @@ class RedPitaya(PanelBox):
         adc_bits: 8 to 14 instead of 14.
         pace: seconds of waiting per second of signal for ``*OPC?``; 0 plays at once.
         clock: seconds, monotonic.
-
-    parts: outputs and inputs, as a bench wires them.
     """
 
     terminator = b"\r\n"
+    _out: Outputs
+    _in: Inputs
 
     def __init__(
         self,
@@ -306,51 +305,31 @@ class RedPitaya(PanelBox):
         self._out = Outputs(serial, lock=self._lock, pace=pace, clock=clock)
         self._in = Inputs(serial, lock=self._lock, adc_bits=adc_bits, pace=pace, clock=clock)
         self._slow = Settings({f"aout{k}": Number(0, 1.8, 0, "V", style=G6) for k in range(4)})
-        self.parts = (self._out, self._in)
         self.model = MODEL
-        self._scpi = Scpi(
+        scpi = Scpi(
             self._table(), identity=("REDPITAYA", "INSTR2025", "", "01-21"), lock=self._lock,
             operations=self._out._operations, reset=lambda: None, trigger=self._no_trigger, plus=False,
         )  # fmt: skip
-        self._scpi.status.event = 0  # the parser of the server has no bit for a power cut
-        self._out._scpi = self._in._scpi = self._scpi
-        self._front = self._out._front = self._in._front = FrontPanel(self._scpi, self.name)
+        scpi.status.event = 0  # the parser of the server has no bit for a power cut
+        self._join(scpi)
 
     def _no_trigger(self) -> None:
         raise ScpiError(-113, "*TRG")
 
     # -- Box ----------------------------------------------------------------------------------------------------------
 
-    @property
-    def name(self) -> str:
-        """Model and serial number."""
-        return self._out.name
-
-    def on(self, channel: int) -> bool:
-        """The output relay."""
-        return self._out.on(channel)
-
     def reboot(self) -> None:
-        """Lose power for a moment: outputs off, settings and records as at power-on."""
-        self._out.reboot()
-        self._in.reboot()
+        """Lose power for a moment; nothing tells it."""
+        super().reboot()
         self._scpi.status.clear()
 
-    def outputs(self) -> dict[str, object]:
-        """Return by channel whether it is on, and its lowest and highest level in V."""
-        return self._out.outputs()
-
     def snapshot(self) -> dict[str, object]:
-        """Return settings, records and status as JSON values."""
-        return {"outputs": self._out.snapshot(), "inputs": self._in.snapshot(), "slow": self._slow.snapshot()}
+        """Return settings, records and status as JSON values, those of the slow outputs among them."""
+        return {**super().snapshot(), "slow": self._slow.snapshot()}
 
     def restore(self, state: Mapping[str, object]) -> None:
-        """Return to the state of a snapshot. Raises: ContractError: it is none of a Red Pitaya."""
-        outputs, inputs = state.get("outputs"), state.get("inputs")
-        if not (isinstance(outputs, Mapping) and isinstance(inputs, Mapping)):
-            raise ContractError("not a snapshot of a Red Pitaya", where=self.name, got=str(state)[:80])
-        self._out.restore(outputs)
-        self._in.restore(inputs)
+        """Return to the state of a snapshot; see BothRoles.restore."""
+        super().restore(state)
         self._slow.restore(state["slow"])
 
     # -- Commands -----------------------------------------------------------------------------------------------------
