@@ -71,9 +71,13 @@ class MeanConv2d(nn.Conv2d):
         """(out_channels, in_channels, kernel, kernel), before the mean."""
         return self.weight
 
+    def whole(self) -> Tensor:
+        """(out_channels, in_channels, kernel + pool - 1, kernel + pool - 1): that of both together."""
+        return mean_of_shifted(self.kernel(), self.pool)
+
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, height, width)."""
-        return functional.conv2d(x, mean_of_shifted(self.kernel(), self.pool), self.bias, self.stride, self.padding)
+        return functional.conv2d(x, self.whole(), self.bias, self.stride, self.padding)
 
 
 class StandardisedConv2d(MeanConv2d):

@@ -169,7 +169,7 @@ class LifArray(nn.Module):
         v_th, v_low = self._thresholds(params)
         alike = not self.neuron.threshold_mismatch and params is None
         quantum, above, below = (_scalar_if(alike, one) for one in (v_th - self.neuron.v_rest, v_th, -v_low))
-        leak = _scalar_if(not self.neuron.leak_mismatch, self.leaks)
+        leak, lossless = _scalar_if(not self.neuron.leak_mismatch, self.leaks), self.neuron.leak == 1
         spikes, membranes, held, other = torch.empty_like(x), torch.empty_like(x), torch.empty_like(v), torch.empty_like(v)
         awake = torch.empty_like(v)
         for t, current in enumerate(x):
@@ -179,7 +179,9 @@ class LifArray(nn.Module):
             if self.neuron.refractory:
                 torch.le(wait, 0, out=awake)  # as a factor, 0 or 1: twice as fast as a mask
                 current = current * awake
-            self._after_reset(v, s, quantum, held).mul_(leak)
+            self._after_reset(v, s, quantum, held)
+            if not lossless:
+                held.mul_(leak)
             v = torch.add(held, current, out=membranes[t])
             s = torch.ge(v, above, out=spikes[t])
             if self.couples:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from hil.device import ArraySpec, Chip, Device
 from hil.devices.meter import MeteredChip
 from hil.encoding import Encode
 from hil.errors import ConfigError, ContractError, OutOfRange
-from hil.learners.parts.equilibrium import by_events, measured_quantum, settle
+from hil.learners.parts.equilibrium import Linearised, by_events, measured_quantum, settle
 from hil.learners.spide import SPIDE, SPIDESettings
 from hil.network import Layer, Network
 from hil.run import checkpoint
@@ -230,6 +230,27 @@ def test_event_by_event_is_the_product(share: float) -> None:
     spikes[7] = 0
     matrix = torch.randn(30, 11, generator=rng(3))
     assert torch.allclose(by_events(spikes, matrix), spikes @ matrix, atol=1e-5)
+
+
+MAPS: dict[str, Callable[[], nn.Module]] = {
+    "strides": lambda: conv([2, 9, 9], [3], 5, 2)[0],
+    "average": lambda: conv([2, 9, 9], [3], 5, 2, "average")[0],
+    "standardised": lambda: conv([2, 9, 9], [3], 3, 2, "average", "standardised")[0],
+    "normalised": lambda: conv([2, 9, 9], [3], 3, 2, norm="sample")[0],
+    "feedback": lambda: conv_feedback((2, 9, 9), (3, 18, 18), 3, 1.5, 9.0),
+}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("made", MAPS.values(), ids=MAPS)
+def test_what_goes_back_through_maps_is_the_gradient(made: Callable[[], nn.Module], share: float) -> None:
+    torch.manual_seed(0)
+    synapse = made()
+    at = torch.rand(10, 2 * 81, requires_grad=True)
+    answer = synapse(at)
+    delta = torch.randn(answer.shape) * (torch.rand(10, 1) < share)
+    (gradient,) = torch.autograd.grad(answer, at, delta)
+    assert torch.allclose(Linearised(synapse, at.detach()).transposed(delta), gradient, atol=1e-5)
 
 
 def test_closed_neurons_learn_nothing() -> None:

@@ -14,7 +14,7 @@ Source: Xiao et al., SPIDE, arXiv:2302.00232 (2023).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,10 @@ from hil.device import plain, reset
 from hil.errors import ContractError
 from hil.learners.parts.shown import Shown
 from hil.network import Layer, Network, accumulate
+from hil.synapses import MeanConv2d, StandardisedConv2d
 
 FEW = 16  # a share of spikes below 1/16 is faster event by event
+Law = Callable[[Tensor], Tensor]
 COARSE_STEPS, COARSE_ROWS, FINE_STEPS = 8, 12, 100
 
 
@@ -40,8 +42,8 @@ class Linearised:
 
     def __init__(self, synapse: nn.Module, at: Tensor) -> None:
         self._synapse, self._at = synapse, at
-        self._matrix = matrix_of(synapse)
-        if self._matrix is None:
+        self._matrix, self._maps = matrix_of(synapse), transpose_of(synapse)
+        if self._matrix is None and self._maps is None:
             self._at = at.detach().requires_grad_(True)
             with torch.enable_grad():
                 self._answer: Tensor = synapse(self._at)
@@ -51,6 +53,8 @@ class Linearised:
         if self._matrix is not None:
             few = delta.device.type == "cpu" and int(delta.count_nonzero()) * FEW <= delta.numel()
             return by_events(delta, self._matrix) if few else delta @ self._matrix
+        if self._maps is not None:
+            return self._maps(delta) if delta.device.type != "cpu" else by_rows(delta, self._maps, self._at.shape[1])
         (found,) = torch.autograd.grad(self._answer, self._at, delta, retain_graph=True)
         return found
 
@@ -67,6 +71,37 @@ def by_events(spikes: Tensor, matrix: Tensor) -> Tensor:
     return functional.embedding_bag(columns, matrix, first, mode="sum", per_sample_weights=spikes[rows, columns])
 
 
+def by_rows(delta: Tensor, law: Law, width: int) -> Tensor:
+    """Return law(delta), which is linear, (batch, width), at the cost of the rows that are not 0: few, once most is learned."""
+    rows = delta.any(1)
+    if 2 * int(rows.count_nonzero()) > len(delta):
+        return law(delta)
+    answer = delta.new_zeros(len(delta), width)
+    answer[rows] = law(delta[rows])
+    return answer
+
+
+@torch.no_grad()
+def transpose_of(synapse: nn.Module) -> Law | None:
+    """The transpose of a convolution between flat maps, (batch, n_out) -> (batch, n_in), its kernel as it is now; else None."""
+    chain, factor = (synapse.linear, synapse.factor()) if isinstance(synapse, Contracted) else (synapse, 1.0)
+    if not isinstance(chain, nn.Sequential) or [type(part) for part in (chain[0], chain[-1])] != [nn.Unflatten, nn.Flatten]:
+        return None
+    middle: Any = chain[1]
+    forth, back = type(middle) in (nn.Conv2d, MeanConv2d, StandardisedConv2d), type(middle) is nn.ConvTranspose2d
+    if len(chain) != 3 or not (forth or back) or middle.padding_mode != "zeros" or isinstance(middle.padding, str):
+        return None
+    kernel = (middle.whole() if isinstance(middle, MeanConv2d) else middle.weight).detach() * factor
+    before = tuple(chain[0].unflattened_size)  # type: ignore[arg-type]
+    behind = tuple(middle(kernel.new_zeros(1, *before)).shape[1:])
+    how: dict[str, Any] = {"stride": middle.stride, "padding": middle.padding, "dilation": middle.dilation, "groups": middle.groups}
+    if back:
+        return lambda delta: functional.conv2d(delta.view(-1, *behind), kernel, None, **how).flatten(1)
+    least = functional.conv_transpose2d(kernel.new_zeros(1, *behind), kernel, None, **how).shape[2:]
+    how["output_padding"] = [there - here for there, here in zip(before[1:], least, strict=True)]
+    return lambda delta: functional.conv_transpose2d(delta.view(-1, *behind), kernel, None, **how).flatten(1)
+
+
 def matrix_of(synapse: nn.Module) -> Tensor | None:
     """W (n_out, n_in) of a dense synapse, detached; None for any other."""
     if type(synapse) is nn.Linear:
@@ -75,7 +110,7 @@ def matrix_of(synapse: nn.Module) -> Tensor | None:
     return None if matrix is None else matrix.detach()
 
 
-def law_of(synapse: nn.Module) -> Callable[[Tensor], Tensor]:
+def law_of(synapse: nn.Module) -> Law:
     """The synapse with its weights as they are now, for many calls: what does not depend on the input is worked out once."""
     if not isinstance(synapse, Contracted):
         return synapse
@@ -193,7 +228,7 @@ def adjoint(
         for number in reversed(range(len(couples))):
             spikes = couples[number].measure(current.unsqueeze(0)).squeeze(0)
             totals[number].add_(spikes)
-            firing[number].add_(spikes.count_nonzero())
+            firing[number].add_(count_of(spikes))
             gated = spikes * gates[number]
             link = down[number - 1] if number else None
             if link is not None:
@@ -202,6 +237,12 @@ def adjoint(
         tuple(total.div_(steps) for total in totals),
         tuple(count / (steps * gate.numel()) for count, gate in zip(firing, gates, strict=True)),
     )
+
+
+def count_of(spikes: Tensor) -> Tensor:
+    """Number of spikes, of -1, 0 and 1: their square, which is many times as fast as counting."""
+    flat = spikes.flatten()
+    return flat.dot(flat)
 
 
 @torch.no_grad()
