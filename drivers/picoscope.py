@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from drivers.closing import close_all
 from drivers.picosdk import SIMULATED, TALK, Unit
-from drivers.safe import SafeState, Step
+from drivers.safe import SafeState, Step, switch_off_surely
 from drivers.scope_records import CENTRE, Asked, Channel, channels_of, screen_of, unsigned
 from drivers.scpi import Expect
 from drivers.time_bases import Rates
@@ -43,7 +43,6 @@ from hil.errors import (
     CommandRefused,
     ConfigError,
     ContractError,
-    HilError,
     MissedTrigger,
     OutOfRange,
     Saturated,
@@ -120,7 +119,8 @@ class PicoGenerator:
         low, high, least, most = ctypes.c_int16(), ctypes.c_int16(), ctypes.c_uint32(), ctypes.c_uint32()
         unit.call("SigGenArbitraryMinMaxValues", *map(ctypes.byref, (low, high, least, most)))
         self.memory = Memory(least.value, most.value)
-        self._rate_hz, self._record, self._on = 0.0, np.empty(0, np.int16), False
+        self._rate_hz, self._record = 0.0, np.empty(0, np.int16)
+        self._on: bool | None = False  # None: not known
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -195,7 +195,7 @@ class PicoGenerator:
 
     def forget(self) -> None:
         """Send the record again when the output is wanted."""
-        self._rate_hz, self._on = 0.0, False
+        self._rate_hz, self._on = 0.0, None
 
     def clear(self) -> None:
         """Stop the block."""
@@ -205,23 +205,21 @@ class PicoGenerator:
     def reopen(self) -> None:
         """Open the unit again."""
         self.forget()
-        self._unit.close()
-        self._unit.begin()
+        self._unit.anew()
 
     def identify(self) -> str:
-        """Return who answers."""
-        return str(self._unit.identity())
+        """See that the same unit answers; return who it is. Raises: WrongInstrument."""
+        return str(self._unit.identify())
 
     def safe(self) -> None:
-        """Give 0 V. Raises: UnsafeOutputs: the unit does not say that it does."""
+        """Give 0 V; after a fault, over the unit opened anew. Raises: UnsafeOutputs: it does not say that it does."""
         self.forget()
-        try:
-            self._unit.silence()
-        except HilError as error:
-            raise UnsafeOutputs(
-                "the output could not be brought to 0 V", where=self._unit.where, got=str(error).splitlines()[0],
-                outputs=f"unknown; if it still has power, {self._low:g} to {self._high:g} V", todo=BY_HAND,
-            ) from error  # fmt: skip
+        switch_off_surely(self._unit.silence, self._unit.anew, self._unsafe)
+        self._on = False
+
+    def _unsafe(self, got: str) -> UnsafeOutputs:
+        return UnsafeOutputs("the output could not be brought to 0 V", where=self._unit.where, got=got, todo=BY_HAND,
+                             outputs=f"unknown; if it still has power, {self._low:g} to {self._high:g} V")  # fmt: skip
 
     def close(self) -> None:
         """Give 0 V, and give the unit back. May be called twice. Raises: UnsafeOutputs."""
@@ -330,8 +328,8 @@ class PicoDigitizer:
         self.forget()
 
     def identify(self) -> str:
-        """Return who answers."""
-        return str(self._unit.identity())
+        """See that the same unit answers; return who it is. Raises: WrongInstrument."""
+        return str(self._unit.identify())
 
     def close(self) -> None:
         """Do nothing: the generator is the same unit, and closes it."""
@@ -387,7 +385,7 @@ class PicoScope5000:
             )  # fmt: skip
         self._unit = Unit(address, bits, called, beat)
         try:
-            self.identity = self._unit.identity()
+            self.identity = self._unit.identify()
             if not (expect or Expect()).admits(self.identity):
                 raise WrongInstrument(
                     "another PicoScope answers", where=f"{called} at {address}", got=str(self.identity), allowed=str(expect),

@@ -15,7 +15,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,16 @@ from drivers.package_talk import anew
 from drivers.packages import needed
 from drivers.safe import SafeState, Talk
 from drivers.scpi import Identity
-from hil.errors import UNTOUCHED, CommandRefused, ConfigError, ContractError, HilError, LinkError, OpenFailed
+from hil.errors import (
+    UNTOUCHED,
+    CommandRefused,
+    ConfigError,
+    ContractError,
+    HilError,
+    LinkError,
+    OpenFailed,
+    WrongInstrument,
+)
 
 MAKER, SIMULATED = "Pico Technology", "simulated"  # what a simulated library says of itself
 TALK = f"{__name__}:over"
@@ -50,6 +59,7 @@ class Unit:
         self.api, self.bits = _library(path), bits
         self._tags: Mapping[int, str] = needed("picosdk.constants", "picosdk").PICO_STATUS_LOOKUP
         self._handle: ctypes.c_int16 | None = None
+        self._who: Identity | None = None
         self.begin()
 
     @property
@@ -99,6 +109,24 @@ class Unit:
         """Ask the unit who it is."""
         return Identity(MAKER, self.info(MODEL), self.info(SERIAL), self.info(FIRMWARE))
 
+    def identify(self) -> Identity:
+        """See that the same unit answers as before; return who it is. Raises: WrongInstrument."""
+        found = self.identity()
+        self._who = self._who or found
+        if found.serial != self._who.serial:
+            raise WrongInstrument(
+                "another unit answers", where=self.where, got=str(found), allowed=str(self._who), outputs="as they were",
+                todo="connect the same unit again, or write its serial number",
+            )  # fmt: skip
+        return found
+
+    def anew(self) -> None:
+        """Give the unit back, and open it again. Raises: OpenFailed, WrongInstrument."""
+        with suppress(HilError):
+            self.close()
+        self.begin()
+        self.identify()
+
     def silence(self) -> None:
         """Give 0 V, whatever was played. Raises: CommandRefused, LinkError."""
         self.call("SetSigGenBuiltInV2", 0, 0, DC_VOLTAGE, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, 0, 0, doing="0 V at the output")
@@ -119,8 +147,9 @@ def _library(path: str) -> Any:
     if path:
         with _blamed(path):
             ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)  # from now on found by its name
-        folders = [str(Path(path).parent), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
-        os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(folders)  # where the package looks
+        folder, known = str(Path(path).parent), os.environ.get("LD_LIBRARY_PATH", "")
+        if folder not in known.split(os.pathsep):
+            os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, (folder, known)))  # where the package looks
     with _blamed(path or "ps5000a"):
         return needed("picosdk.ps5000a", "picosdk").ps5000a
 

@@ -197,6 +197,28 @@ def test_a_unit_that_is_unplugged_is_a_fault_of_the_wire() -> None:
         unit.close()
 
 
+def test_what_it_plays_is_not_known_after_a_fault(running: RunningBench) -> None:
+    unit = opened(running)
+    unit.generator.prepare(RATE_HZ)
+    unit.generator.upload(np.full(64, 1000, np.int16))
+    unit.generator.output(True)
+    unit.generator.forget()
+    unit.generator.output(False)
+    assert not box_of(running).on(1)
+    unit.generator.prepare(RATE_HZ)
+    unit.generator.output(True)
+    unit._unit.api.ps5000aCloseUnit(unit._unit._handle)  # as after a fault of USB
+    box_of(running).parts[0]._channels[1].change(output=True)
+    with pytest.raises(LinkError, match="PICO_INVALID_HANDLE"):
+        unit.generator.identify()
+    unit.generator.safe()  # over the unit, opened anew
+    assert not box_of(running).on(1)
+    box_of(running)._serial = "JR001/0002"
+    with pytest.raises(WrongInstrument, match="JR001/0001"):
+        unit.generator.reopen()
+    unit.close()
+
+
 def test_another_process_makes_it_safe_when_this_one_is_gone(running: RunningBench) -> None:
     unit = opened(running)
     unit.generator.prepare(RATE_HZ)

@@ -94,7 +94,12 @@ def transpose_of(synapse: nn.Module) -> Law | None:
     kernel = (middle.whole() if isinstance(middle, MeanConv2d) else middle.weight).detach() * factor
     before = tuple(chain[0].unflattened_size)  # type: ignore[arg-type]
     behind = tuple(middle(kernel.new_zeros(1, *before)).shape[1:])
-    how: dict[str, Any] = {"stride": middle.stride, "padding": middle.padding, "dilation": middle.dilation, "groups": middle.groups}
+    how: dict[str, Any] = {
+        "stride": middle.stride,
+        "padding": middle.padding,
+        "dilation": middle.dilation,
+        "groups": middle.groups,
+    }
     if back:
         return lambda delta: functional.conv2d(delta.view(-1, *behind), kernel, None, **how).flatten(1)
     least = functional.conv_transpose2d(kernel.new_zeros(1, *behind), kernel, None, **how).shape[2:]
