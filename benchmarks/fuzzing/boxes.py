@@ -11,7 +11,7 @@ import threading
 from binascii import crc_hqx
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from hil import frame_protocol as wire
 from hil.errors import HilError, LinkError, MeasurementError, Refused
 from hil.frame_protocol import Kind
 from sim_devices.bench.control import ControlClient, ControlServer
+from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire, assemble
 from sim_devices.bench.wiring import Cable, Plant, Wire
 from sim_devices.instruments.frame_protocol import frames
 from sim_devices.instruments.keysight_33600 import Keysight33600
@@ -27,6 +28,7 @@ from sim_devices.instruments.keysight_infiniivision import InfiniiVision
 from sim_devices.instruments.spiking_board import SpikingBoard
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.transports.framing import Scanner, messages
+from sim_devices.transports.vxi11 import Vxi11Server
 
 GENERATOR = (
     b"*IDN?",
@@ -291,4 +293,71 @@ def client(folder: Path, stack: ExitStack) -> Target:
     return Target("control_client", [json.dumps(answer).encode() + b"\n" for answer in answers], run, (HilError,))
 
 
-TARGETS = (generator, scope, framing, spiking, control, client)
+def calls(folder: Path, stack: ExitStack) -> Target:
+    """A VXI-11 server over a socket: damaged calls are answered or the connection is closed, and the next client is served."""
+
+    def call(procedure: int, *arguments: int | bytes) -> bytes:
+        body = struct.pack("!10I", 7, 0, 2, 0x0607AF, 1, procedure, 0, 0, 0, 0)
+        for one in arguments:
+            whole = (
+                struct.pack("!I", len(one)) + one + bytes(-len(one) % 4) if isinstance(one, bytes) else struct.pack("!I", one)
+            )
+            body += whole
+        return struct.pack("!I", 1 << 31 | len(body)) + body
+
+    opened, end = call(10, 1, 0, 0, b"inst0"), 8
+    write, read = call(11, 0, 500, 500, end, b"*IDN?"), call(12, 0, 256, 500, 500, 0, 0)
+    samples = [
+        opened + write + read + call(23, 0),
+        opened
+        + call(11, 0, 500, 500, 0, b":SOUR1:")
+        + call(11, 0, 500, 500, end, b"VOLT?")
+        + call(12, 0, 4, 500, 500, 128, 10),
+        opened + call(13, 0, 0, 500, 500) + call(14, 0, 0, 500, 500) + call(15, 0, 0, 500, 500) + call(16, 0, 0, 500, 500),
+        opened + call(18, 0, 1, 100) + call(19, 0) + call(22, 0, 0, 500, 500, 1, 0, 0, b"x") + call(25, 1, 2, 3, 4),
+        opened + read + write + write + read,
+    ]
+    box = Keysight33600()
+    server = Vxi11Server(box)
+    stack.callback(server.close)
+    server.start()
+    port = int(server.resource.split("::")[1].split(",")[1])
+
+    def run(data: bytes) -> None:
+        with socket.create_connection(("127.0.0.1", port), 2.0) as damaged, contextlib.suppress(OSError):
+            damaged.sendall(data)
+            damaged.shutdown(socket.SHUT_WR)
+            while damaged.recv(1 << 16):
+                pass
+        with socket.create_connection(("127.0.0.1", port), 2.0) as good:
+            good.sendall(opened)
+            assert good.recv(1 << 16), "nobody answers"
+        assert box.execute(b"*IDN?"), "it is dead"
+
+    return Target("vxi11_server", samples, run)
+
+
+def library(folder: Path, stack: ExitStack) -> Target:
+    """The lines that the library of a simulated PicoScope sends: each is answered, and the state is kept and restored."""
+    samples = [
+        b"UNIT:OPEN? 2\nUNIT:INF? 3\nUNIT:POW? 282\nUNIT:RES? 1\nUNIT:MAX?\nUNIT:CLOS?",
+        b"CHAN:SET? 0,1,1,6,0.1\nTRIG:SIMP? 1,0,100,2,0,100\nBLOC:TIM? 5,1000\nBLOC:SEGM? 2\nBLOC:RUN? 10,1000,5\nBLOC:READ?",
+        b"TRIG:SIMP? 0,0,0,0,0,0\nBLOC:RUN? 0,900,5\nBLOC:VAL? 0,0,900\nBLOC:OVER?\nBLOC:STOP?",
+        b"SIGG:BUIL? 200000,100000,0,1000,1,0,1\nSIGG:PHAS? 1000,100\nSIGG:SIZE?\nSIGG:SOFT? 1",
+        b"SIGG:ARB? 0,1000000,33554432,1,0,1,#240" + b"ABCDEFGHIJ" * 4 + b"\nBLOC:RUN? 0,1000,5\nBLOC:VAL? 0,5,10",
+    ]
+    node = Part("sim_devices.mach_zehnder:MachZehnder", {})
+    wire = VirtualWire("pico", "pico", node, delay_s=24.8e-9)
+    described = VirtualBench((VirtualBox("pico", "sim_devices.instruments.picoscope:PicoScope"),), (wire,))
+
+    def run(data: bytes) -> None:
+        box: Any = assemble(described).boxes["pico"]
+        for line in data.split(b"\n"):
+            assert isinstance(box.execute(line), bytes), "no answer"
+        box.restore(json.loads(json.dumps(box.snapshot())))
+        assert box.execute(b"UNIT:PING?") == b"0", "it is dead"
+
+    return Target("picoscope", samples, run)
+
+
+TARGETS = (generator, scope, framing, spiking, control, client, calls, library)

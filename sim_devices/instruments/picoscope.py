@@ -43,7 +43,7 @@ from sim_devices.instruments.scpi import Call, Command, Scpi
 from sim_devices.instruments.settings import Settings
 from sim_devices.instruments.volatile_memory import dac_codes
 
-OK, BAD_PARAMETER, BAD_TIMEBASE, BAD_RANGE, BAD_CHANNEL, BAD_INFO, NONE_YET = 0, 13, 14, 15, 16, 41, 37
+OK, BAD_PARAMETER, BAD_TIMEBASE, BAD_RANGE, BAD_CHANNEL, TOO_MANY, NONE_YET, BAD_INFO = 0, 13, 14, 15, 16, 29, 37, 41
 TRIGGER_SOURCE, OVER_VOLTAGE, NO_WAVE, NO_FREQUENCY, NO_RESOLUTION, ON_USB = 48, 53, 274, 312, 379, 282
 DAC_HZ, ADC_HZ, SOURCE_OHM, REACH_UV = 200e6, 1e9, 600.0, 2_000_000
 RANGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
@@ -277,6 +277,8 @@ class Inputs(ScopeBox):
         step_s = interval_s(timebase, self.bits)
         if step_s is None:
             return f"{BAD_TIMEBASE}"
+        if min(before, behind) < 0 or not 0 < before + behind <= self.data.memory:
+            return f"{TOO_MANY}"
         triggered = self._box.flag("triggered")
         self._box.change(rate=1 / step_s, start=-before * step_s, points=float(before + behind))
         if not triggered:
