@@ -23,6 +23,7 @@ from hil.devices.meter import MeteredChip
 from hil.encoding import Encode
 from hil.errors import ConfigError, ContractError, OutOfRange
 from hil.learners.parts.equilibrium import Linearised, by_events, measured_quantum, settle
+from hil.learners.parts.operations import counting
 from hil.learners.spide import SPIDE, SPIDESettings
 from hil.network import Layer, Network
 from hil.run import checkpoint
@@ -249,8 +250,12 @@ def test_what_goes_back_through_maps_is_the_gradient(made: Callable[[], nn.Modul
     at = torch.rand(10, 2 * 81, requires_grad=True)
     answer = synapse(at)
     delta = torch.randn(answer.shape) * (torch.rand(10, 1) < share)
-    (gradient,) = torch.autograd.grad(answer, at, delta)
-    assert torch.allclose(Linearised(synapse, at.detach()).transposed(delta), gradient, atol=1e-5)
+    with counting(at) as expected:
+        (gradient,) = torch.autograd.grad(answer, at, delta)
+    link = Linearised(synapse, at.detach())
+    with counting(at) as told:
+        assert torch.allclose(link.transposed(delta), gradient, atol=1e-5)
+    assert (told.forward.table(1), told.backward.table(1)) == (expected.forward.table(1), expected.backward.table(1))
 
 
 def test_closed_neurons_learn_nothing() -> None:

@@ -88,23 +88,21 @@ def transpose_of(synapse: nn.Module) -> Law | None:
     if not isinstance(chain, nn.Sequential) or [type(part) for part in (chain[0], chain[-1])] != [nn.Unflatten, nn.Flatten]:
         return None
     middle: Any = chain[1]
-    forth, back = type(middle) in (nn.Conv2d, MeanConv2d, StandardisedConv2d), type(middle) is nn.ConvTranspose2d
-    if len(chain) != 3 or not (forth or back) or middle.padding_mode != "zeros" or isinstance(middle.padding, str):
+    known = type(middle) in (nn.Conv2d, MeanConv2d, StandardisedConv2d, nn.ConvTranspose2d)
+    if len(chain) != 3 or not known or middle.padding_mode != "zeros" or isinstance(middle.padding, str):
         return None
     kernel = (middle.whole() if isinstance(middle, MeanConv2d) else middle.weight).detach() * factor
     before = tuple(chain[0].unflattened_size)  # type: ignore[arg-type]
     behind = tuple(middle(kernel.new_zeros(1, *before)).shape[1:])
-    how: dict[str, Any] = {
-        "stride": middle.stride,
-        "padding": middle.padding,
-        "dilation": middle.dilation,
-        "groups": middle.groups,
-    }
-    if back:
-        return lambda delta: functional.conv2d(delta.view(-1, *behind), kernel, None, **how).flatten(1)
-    least = functional.conv_transpose2d(kernel.new_zeros(1, *behind), kernel, None, **how).shape[2:]
-    how["output_padding"] = [there - here for there, here in zip(before[1:], least, strict=True)]
-    return lambda delta: functional.conv_transpose2d(delta.view(-1, *behind), kernel, None, **how).flatten(1)
+    steps = (middle.stride, middle.padding, middle.dilation, middle.transposed, middle.output_padding, middle.groups)
+
+    def law(delta: Tensor) -> Tensor:
+        of = delta.new_empty(len(delta), *before)  # its shape is what counts
+        how = (delta.view(-1, *behind), of, kernel, None, *steps, [True, False, False])
+        found: Tensor = torch.ops.aten.convolution_backward(*how)[0]
+        return found.flatten(1)
+
+    return law
 
 
 def matrix_of(synapse: nn.Module) -> Tensor | None:
