@@ -10,7 +10,8 @@ range     the working range of g: validation accuracy of sin(frequency (v - v_th
 energy    operations, memory accesses and an estimate of the energy of one training step, forward and backward, per example,
           with the firing rates (hil/learners/parts/operations.py), on MNIST, 784-400-400-10 of each rule's own neurons: SPIDE
           with the steps of its file and with those of its authors, backpropagation through time, SAF, OTTT, aDFA, FFGAF
-          (without the last layer: each layer is a classifier). Measured on the trained network
+          (without the last layer: each layer is a classifier); SPIDE and backpropagation through time on LeNet besides.
+          Measured on the trained network
 
 The learner takes leak, threshold, reset and refractory time from the chip. "last layer": g = 0 without dropout, so that every
 direction of a hidden layer is 0 and the optimiser leaves it as it was drawn. Sweeps, range and energy are of --examples
@@ -43,6 +44,7 @@ SWEEPS: dict[str, tuple[str, tuple[object, ...]]] = {
     "reset": ("device.reset", ("soft", "hard")),
     "time steps": ("learner.time_steps", (1, 2, 5, 10, 20)),
 }
+LENET = 'network={use="conv", channels=[15, 40], kernels=5, strides=2, pool="average", units=[300], readout=10}'
 FREQUENCIES = (0.5, 1.0, 1.4, 2.0, 4.0)
 PHASES = tuple(round(k * math.pi / 8, 4) for k in range(8))  # half a turn: the sign of g does not matter
 
@@ -107,6 +109,8 @@ def energy(chosen: argparse.Namespace, folder: Path) -> Iterator[Job]:
         "SAF-F, T 5": ("mnist_saf_f", dense),
         "aDFA-SNN, T 5": ("mnist_adfa_snn", dense),
         "FFGAF, T 8": ("mnist_ffgaf", apart),
+        "LeNet, SPIDE, T 20 and 40": ("mnist_spide_lenet",),
+        "LeNet, BP through time, T 5": ("mnist_bptt", LENET),
     }
     some = (*SHORT[:3],) if chosen.quick else short(chosen)
     for seed in seeds(chosen):
