@@ -3,7 +3,8 @@
     FOLDER/wire/NAME.jsonl      what was said to [instruments.NAME] and answered; its first line names driver and settings
 
 The conversation is that of drivers/fixed_session.py: outputs go on for a moment, between the middle of their limits and a
-tenth of the way up, guarded as in a run. Instruments beside the node are not opened.
+tenth of the way up, guarded as in a run. Instruments beside the node are not opened, and one that cannot say what it holds, as
+a PicoScope, has no conversation.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from drivers.fixed_session import WAIT_S, session
+from drivers.waveform.roles import parts
 from hil.build.auxiliaries import Table
 from hil.build.bench import LINK_S, Conversing, Opening, check_address, lingering
 from hil.config.bench import read_bench
@@ -63,7 +65,10 @@ def transcribe(path: Path, folder: Path, out: Console) -> list[Path]:
         table.watched(())
         for name, line in table.lines.items():
             out.print(f"{name:<7} {line}", soft_wrap=True)
-        session(*(table.drivers[name] for name in names))
+        drivers = [table.drivers[name] for name in names]
+        asked = [driver for driver in drivers if all(hasattr(one, "panel") for one in parts(driver))]
+        if asked:
+            session(*asked)
     out.print("outputs off, read back")
     files = [file for name in names if there(file := folder / "wire" / f"{name}.jsonl")]
     for file in files:

@@ -6,18 +6,21 @@ A C compiler makes the library.
 from __future__ import annotations
 
 import ctypes
+import io
 import json
 import math
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from extras import needs
+from rich.console import Console
 
 from drivers.picoscope import BASES, PicoScope5000
 from drivers.picosdk import Unit
@@ -25,6 +28,7 @@ from drivers.safe import SafeState, carry_out, conversation
 from drivers.scpi import Expect
 from drivers.waveform.device import Waveform, WaveformSettings
 from drivers.waveform.roles import parts
+from hil.commands.transcript import transcribe
 from hil.conformance import Knob, check_instrument
 from hil.errors import CommandRefused, ConfigError, HilError, LinkError, OpenFailed, OutOfRange, Saturated, WrongInstrument
 from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
@@ -282,3 +286,11 @@ def test_calls_that_are_not_simulated_say_so_and_bad_ones_are_refused(running: R
     assert box.snapshot() == state
     unit.close()
     assert isinstance(box, PicoScope)
+
+
+@pytest.mark.slow
+def test_the_bench_opens_from_its_file_and_has_no_conversation(tmp_path: Path) -> None:
+    out = io.StringIO()
+    bench = Path(__file__).resolve().parents[2] / "benches" / "picoscope.toml"
+    assert transcribe(bench, tmp_path / "said", Console(file=out, width=200)) == []
+    assert "no transcript: its package keeps the wire" in out.getvalue()
