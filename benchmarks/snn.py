@@ -110,7 +110,7 @@ def energy(chosen: argparse.Namespace, folder: Path) -> Iterator[Job]:
         "aDFA-SNN, T 5": ("mnist_adfa_snn", dense),
         "FFGAF, T 8": ("mnist_ffgaf", apart),
         "LeNet, SPIDE, T 20 and 40": ("mnist_spide_lenet",),
-        "LeNet, BP through time, T 5": ("mnist_bptt", LENET, "learner.sample_shape=[784]"),
+        "LeNet, BP through time, T 5": ("mnist_bptt", LENET),
     }
     some = (*SHORT[:3],) if chosen.quick else short(chosen)
     for seed in seeds(chosen):

@@ -38,7 +38,7 @@ class ADFASettings:
     Args:
         feedback: a table as Feedback.from_table takes it, or the path of a file that Feedback.save wrote.
         loss: "cross_entropy" or "mse"; left out: that of the task.
-        sample_shape: of one example; needed if a hidden synapse is not an nn.Linear.
+        sample_shape: of one example; needed if the first synapse is a module of one's own.
     """
 
     feedback: Mapping[str, object] | str = field(default_factory=lambda: {"g": {"family": "sine", "phase": 1.2}})

@@ -47,7 +47,7 @@ class MonoForwardSettings:
         g: in place of the slope of the node: a table as g of aDFA's feedback.
         rate: of Adam, for the matrices of all hidden layers but the last.
         readout: "last", "sum", "layer0", ...; "validated" chooses.
-        sample_shape: of one example; needed if a hidden synapse is not an nn.Linear.
+        sample_shape: of one example; needed if the first synapse is a module of one's own.
     """
 
     g: Mapping[str, object] = field(default_factory=lambda: {"family": "constant"})

@@ -98,7 +98,7 @@ def test_convolution_and_a_composed_synapse() -> None:
     torch.manual_seed(0)
     conv = nn.Sequential(nn.Unflatten(1, (1, 6, 6)), nn.Conv2d(1, 2, 3))
     net = network(conv, nn.Sequential(nn.Flatten(), nn.Linear(32, 5)), nn.Linear(5, 3))
-    settings = ADFASettings(feedback=FEEDBACK.to_table(), sample_shape=(36,))
+    settings = ADFASettings(feedback=FEEDBACK.to_table())  # the maps say how large an example is
     rule = ADFA.build(net, settings, 3, generator(0, 0, "learner"))
     assert rule.projection.shapes == ((2, 4, 4), (5,))
     images = torch.randn(5, 36, generator=generator(0, 0, "images"))
@@ -200,7 +200,7 @@ def test_wrong_settings_are_explained(settings: dict[str, object], word: str) ->
 
 
 def test_a_shape_that_is_needed_or_wrong_is_explained() -> None:
-    net = network(nn.Sequential(nn.Linear(6, 7)), nn.Linear(7, 3))
+    net = network(nn.Sequential(nn.Dropout(0.0), nn.Linear(6, 7)), nn.Linear(7, 3))
     with pytest.raises(ContractError, match="sample_shape"):
         ADFA.build(net, ADFASettings(), 3, generator(0, 0, "learner"))
     with pytest.raises(ContractError, match=r"\(5,\)"):

@@ -88,15 +88,16 @@ def hidden_shapes(net: Network, sample_shape: Sequence[int] = ()) -> Shapes:
 
     Args:
         net: the network.
-        sample_shape: of one example of x; may be left out if every hidden synapse is an nn.Linear.
+        sample_shape: of one example of x; may be left out if the first synapse begins with an nn.Linear or nn.Unflatten.
 
     Raises:
         ContractError: `sample_shape` is needed, or does not fit.
     """
     pre, outputs = [], []
-    shape = tuple(sample_shape)
+    shape = tuple(sample_shape) or _taken(net.stack[0].synapse)
     for layer in net.stack[:-1]:
-        pre.append(_answer(layer.synapse, shape) if sample_shape else _width(layer.synapse))
+        alone = not shape or (isinstance(layer.synapse, nn.Linear) and not sample_shape)
+        pre.append(_width(layer.synapse) if alone else _answer(layer.synapse, shape))
         shape = (*pre[-1][:-1], layer.answers(pre[-1][-1]))
         outputs.append(shape)
     return Shapes(tuple(pre), tuple(outputs))
@@ -116,6 +117,14 @@ def _answer(synapse: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
     finally:
         synapse.train(training)
     return tuple(answer.shape[1:])
+
+
+def _taken(synapse: nn.Module) -> tuple[int, ...]:
+    """Shape of an example that a synapse takes, where its first part says so; else ()."""
+    first = next((part for part in synapse.modules() if not any(part.children())), None)
+    if isinstance(first, nn.Unflatten):
+        return (math.prod(first.unflattened_size),)
+    return (first.in_features,) if isinstance(first, nn.Linear) else ()
 
 
 def _width(synapse: nn.Module) -> tuple[int, ...]:

@@ -38,7 +38,7 @@ class RateSettings(Belief):
         chunk: steps that a device is asked for at once.
         mse_share: of the loss, beside cross entropy.
         dropout: share of hidden neurons left out, per example, in training.
-        sample_shape: of one example; needed for dropout if a hidden synapse is not an nn.Linear.
+        sample_shape: of one example; needed for dropout if the first synapse is a module of one's own.
     """
 
     time_steps: Count = 6
