@@ -390,9 +390,9 @@ class Rig:
 
 
 def test_a_device_of_ones_own_in_its_host_is_programmed_in_steps_and_made_safe(folder: Path) -> None:
-    (folder / "rig.py").write_text(RIG, encoding="utf-8")
+    (folder / "trained_rig.py").write_text(RIG, encoding="utf-8")
     log = folder / "log.txt"
-    device, params = f'use = "rig:Rig"\nlog = "{log}"\n', 'start = "uniform"\n'
+    device, params = f'use = "trained_rig:Rig"\nlog = "{log}"\n', 'start = "uniform"\n'
     more = "[optimizer]\nlr = 0.2\n"
     encode = '[encode]\noverflow = "clip"\n[decode]\nzero = 0.0\nscale = 1.0\n'
     changes = {"learner": '"spsa"', "device": device, "encode": encode, "more": more}
