@@ -378,6 +378,14 @@ def reads(synapse: nn.Module) -> int:
     return first.in_features if isinstance(first, AnswerLinear | BesideLinear | LateLinear) else 0
 
 
+def takes(synapse: nn.Module) -> tuple[int, ...]:
+    """Return the shape of an example that a synapse takes, where its first part says so; else ()."""
+    first = next((part for part in synapse.modules() if next(part.children(), None) is None), None)
+    if isinstance(first, nn.Unflatten):
+        return (math.prod(first.unflattened_size),)
+    return (first.in_features,) if isinstance(first, nn.Linear) else ()
+
+
 def channels_of(synapse: nn.Module) -> int:
     """Return how many channels a synapse gives: those of its last Linear or Conv2d. 0 if it has none."""
     found = 0

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -147,3 +148,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--forks", type=int, default=0, metavar="N", help="run the files of tests in N forks; see forks.py")
     parser.addoption("--bench", default=None, help="a bench file: run tests/hardware on it, outputs will be driven")
+
+
+@pytest.fixture(autouse=True)
+def _search_path() -> Iterator[None]:
+    """Leave no folder of a test in the search path, where another test's module of the same name would hide behind it."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before

@@ -69,7 +69,8 @@ def transcribe(path: Path, folder: Path, out: Console) -> list[Path]:
         asked = [driver for driver in drivers if all(hasattr(one, "panel") for one in parts(driver))]
         if asked:
             session(*asked)
-    out.print("outputs off, read back")
+    if asked:
+        out.print("outputs off, read back")
     files = [file for name in names if there(file := folder / "wire" / f"{name}.jsonl")]
     for file in files:
         out.print(f"said    {file}   {file.stat().st_size} bytes", soft_wrap=True)

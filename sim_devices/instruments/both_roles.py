@@ -12,7 +12,7 @@ from sim_devices.instruments.scpi import Scpi
 
 
 class BothRoles(PanelBox):
-    """A box of two parts. A dialect's class makes both, then its Scpi, and calls `_join`.
+    """A box of two parts. A dialect's class makes both on its lock, then its Scpi, and calls `_join`.
 
     parts: the outputs and the inputs, as a bench wires them.
     """
@@ -23,7 +23,6 @@ class BothRoles(PanelBox):
     def _join(self, scpi: Scpi) -> None:
         """Let both parts speak by one conversation, and have one front panel."""
         self.parts = (self._out, self._in)
-        self._lock = self._out.lock
         self._scpi = self._out._scpi = self._in._scpi = scpi
         self._front = self._out._front = self._in._front = FrontPanel(scpi, self.name)
 

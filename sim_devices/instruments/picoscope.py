@@ -44,7 +44,7 @@ from sim_devices.instruments.settings import Settings
 from sim_devices.instruments.volatile_memory import dac_codes
 
 OK, BAD_PARAMETER, BAD_TIMEBASE, BAD_RANGE, BAD_CHANNEL, TOO_MANY, NONE_YET, BAD_INFO = 0, 13, 14, 15, 16, 29, 37, 41
-TRIGGER_SOURCE, OVER_VOLTAGE, NO_WAVE, NO_FREQUENCY, NO_RESOLUTION, ON_USB = 48, 53, 274, 312, 379, 282
+TRIGGER_SOURCE, OVER_VOLTAGE, NO_WAVE, NO_FREQUENCY, NO_RESOLUTION, ON_USB, NO_SUCH_POWER = 48, 53, 274, 312, 379, 282, 283
 DAC_HZ, ADC_HZ, SOURCE_OHM, REACH_UV = 200e6, 1e9, 600.0, 2_000_000
 RANGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 RESOLUTIONS = {0: 8, 1: 12, 2: 14}
@@ -83,7 +83,7 @@ class Outputs(GeneratorBox):
         return {**super()._parameters(), **own}
 
     def _check(self, s: Settings) -> None:
-        """What it cannot give is refused with a status, before it is set."""
+        """Refuse nothing: a call that asks for what the output cannot give was answered with a status before."""
 
     def sync(self, channel: int) -> bool:
         """True: the block that started it has its record."""
@@ -172,6 +172,7 @@ class Inputs(ScopeBox):
     def __init__(self, serial: str | None = None, *, begin: Callable[[int], bool], **more: object) -> None:
         self._begin = begin
         super().__init__(serial, **more)  # type: ignore[arg-type]
+        self._finest = self._bits
 
     def _box_parameters(self) -> dict[str, Parameter]:
         return {
@@ -214,7 +215,7 @@ class Inputs(ScopeBox):
         if resolution not in RESOLUTIONS:
             return NO_RESOLUTION
         self._box.change(resolution=float(resolution))
-        self._bits = min(self.data.bits, self.bits)
+        self._bits = min(self._finest, self.bits)
         return OK
 
     def _sampling(self) -> Sampling:
@@ -309,7 +310,7 @@ class PicoScope(BothRoles):
         model: "5242D" to "5444D"; they differ in the memory of the generator.
         usb_power: it has no power supply of its own, and says so when it is opened.
         lock: of the bench; boxes that are wired together share one.
-        adc_bits: fewer bits than it is told to use.
+        adc_bits: a coarser converter, 8 to 14 bits, whatever it is told to use.
         pace: seconds of waiting per second of signal; 0 plays at once.
         clock: seconds, monotonic.
     """
@@ -400,7 +401,7 @@ class PicoScope(BothRoles):
         return f"{OK}"
 
     def _power(self, call: Call) -> str:
-        return f"{OK}" if self._usb_power and _whole(call, 1)[0] == ON_USB else "283"
+        return f"{OK}" if self._usb_power and _whole(call, 1)[0] == ON_USB else f"{NO_SUCH_POWER}"
 
     def _info(self, call: Call) -> str:
         told = {0: "2.1.0 simulated", 1: "2.0", 2: "1", 3: self.model, 4: self._serial, 6: "1.0"}

@@ -74,6 +74,12 @@ def drive(batch: int = 10) -> torch.Tensor:
     return (2 * torch.rand((batch, 40), generator=torch.Generator().manual_seed(5)) - 1) * 0.8
 
 
+def play(unit: PicoScope5000, rate_hz: float = RATE_HZ) -> None:
+    unit.generator.prepare(rate_hz)
+    unit.generator.upload(np.full(64, 1000, np.int16))
+    unit.generator.output(True)
+
+
 class Frame:
     """The generator, and the truth behind it."""
 
@@ -95,10 +101,7 @@ class Frame:
         return [Knob("sample rate", self._play, self._rate_hz, (RATE_HZ, 2 * RATE_HZ), (1e9, 0.0, math.nan))]
 
     def _play(self, rate_hz: float) -> None:
-        generator = self.driver.generator
-        generator.prepare(rate_hz)
-        generator.upload(np.full(64, 1000, np.int16))
-        generator.output(True)
+        play(self.driver, rate_hz)
 
     def _rate_hz(self) -> float:
         return float(self.box.parts[0].drive(1).sample_rate_hz)
@@ -160,6 +163,14 @@ def test_a_rate_that_is_not_on_its_ladder_is_refused_before_anything_is_played(r
     unit.close()
 
 
+def test_a_coarser_converter_stays_coarse_whatever_it_is_told() -> None:
+    with bench(adc_bits=8) as running:
+        device = waveform(opened(running, bits=14))
+        codes = device.forward(drive()) * 2**7  # whole steps of 8 bits of 2 V, each value the mean of one sample
+        assert float((codes - codes.round()).abs().max()) < 0.01
+        device.close()
+
+
 def test_an_input_that_leaves_its_range_is_no_reading(running: RunningBench) -> None:
     unit = opened(running, range_v=0.1)
     with pytest.raises(HilError) as found:
@@ -203,9 +214,7 @@ def test_a_unit_that_is_unplugged_is_a_fault_of_the_wire() -> None:
 
 def test_what_it_plays_is_not_known_after_a_fault(running: RunningBench) -> None:
     unit = opened(running)
-    unit.generator.prepare(RATE_HZ)
-    unit.generator.upload(np.full(64, 1000, np.int16))
-    unit.generator.output(True)
+    play(unit)
     unit.generator.forget()
     unit.generator.output(False)
     assert not box_of(running).on(1)
@@ -225,9 +234,7 @@ def test_what_it_plays_is_not_known_after_a_fault(running: RunningBench) -> None
 
 def test_another_process_makes_it_safe_when_this_one_is_gone(running: RunningBench) -> None:
     unit = opened(running)
-    unit.generator.prepare(RATE_HZ)
-    unit.generator.upload(np.full(64, 1000, np.int16))
-    unit.generator.output(True)
+    play(unit)
     assert box_of(running).on(1)
     state = unit.safe_state()
     away = subprocess.run(
@@ -294,3 +301,4 @@ def test_the_bench_opens_from_its_file_and_has_no_conversation(tmp_path: Path) -
     bench = Path(__file__).resolve().parents[2] / "benches" / "picoscope.toml"
     assert transcribe(bench, tmp_path / "said", Console(file=out, width=200)) == []
     assert "no transcript: its package keeps the wire" in out.getvalue()
+    assert "read back" not in out.getvalue()

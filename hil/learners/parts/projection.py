@@ -19,6 +19,7 @@ from hil.errors import ContractError
 from hil.feedback.feedback import Feedback
 from hil.learners.parts.device_projection import DeviceProjection
 from hil.network import Network
+from hil.synapses import takes
 
 
 class Projection(nn.Module):
@@ -94,7 +95,7 @@ def hidden_shapes(net: Network, sample_shape: Sequence[int] = ()) -> Shapes:
         ContractError: `sample_shape` is needed, or does not fit.
     """
     pre, outputs = [], []
-    shape = tuple(sample_shape) or _taken(net.stack[0].synapse)
+    shape = tuple(sample_shape) or takes(net.stack[0].synapse)
     for layer in net.stack[:-1]:
         alone = not shape or (isinstance(layer.synapse, nn.Linear) and not sample_shape)
         pre.append(_width(layer.synapse) if alone else _answer(layer.synapse, shape))
@@ -117,14 +118,6 @@ def _answer(synapse: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
     finally:
         synapse.train(training)
     return tuple(answer.shape[1:])
-
-
-def _taken(synapse: nn.Module) -> tuple[int, ...]:
-    """Shape of an example that a synapse takes, where its first part says so; else ()."""
-    first = next((part for part in synapse.modules() if not any(part.children())), None)
-    if isinstance(first, nn.Unflatten):
-        return (math.prod(first.unflattened_size),)
-    return (first.in_features,) if isinstance(first, nn.Linear) else ()
 
 
 def _width(synapse: nn.Module) -> tuple[int, ...]:
