@@ -14,7 +14,7 @@ judged by the accuracy on held examples that the search never saw. The seeds of 
 The table is written after every search, to runs/search_curves/table.md and table.json: accuracy at the end (mean, standard
 deviation, worst), its mean over the whole search, device passes, and two-sided p values at equal evaluations of the genetic
 algorithm against every other: Mann-Whitney U, and Wilcoxon's signed ranks of the pairs of one repeat. curves.json holds the
-points of every search.
+points of every search, figures/ the mean curves against evaluations and against device passes.
 
 One process and one thread. Searches and judgements live in runs/search_curves/; what is done is not repeated, a search that was
 interrupted goes on, and the same command goes on with the rest. `--hours 2` stops before the search that would begin later.
@@ -38,6 +38,7 @@ from hil.build.search import SearchBuilder, completed
 from hil.config.read import dump
 from hil.config.search import base_experiment, read_search
 from hil.files import write_atomic
+from hil.report.figure import Figure, Sheet, save
 from hil.run.folder import RunFolder
 from hil.search.archive import Archive
 from hil.search.evaluator import Here
@@ -191,6 +192,48 @@ def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}" if value >= 1e-4 else f"{value:.1e}"
 
 
+def figure(curves: Mapping[str, Mapping[str, Mapping[int, Curve]]], against: str) -> Figure:
+    """The mean of the best so far at each generation, with its standard error, a panel for each node.
+
+    Args:
+        curves: of every node and strategy.
+        against: "evaluations" or "passes".
+    """
+    lines = {
+        (node, name): [*zip(*(_mean_point(points, against) for points in zip(*found.values(), strict=False)), strict=True)]
+        for node, strategies in curves.items()
+        for name, found in strategies.items()
+    }
+
+    def draw(sheet: Sheet) -> None:
+        panels = sheet.figure.subplots(len(curves), 1, squeeze=False, sharex=against == "evaluations")[:, 0]
+        for axes, node in zip(panels, curves, strict=True):
+            for number, name in enumerate(STRATEGIES):
+                if (node, name) in lines:
+                    x, mean, error = lines[node, name]
+                    sheet.line(axes, x, mean, number, name)
+                    low, high = ([m + sign * e for m, e in zip(mean, error, strict=True)] for sign in (-1, 1))
+                    axes.fill_between(x, low, high, color=sheet.series(number), alpha=0.15, lw=0)
+            axes.set_ylabel(f"held accuracy\n{node}")
+        panels[-1].set_xlabel({"evaluations": "trainings", "passes": "device passes"}[against])
+        sheet.legend(panels[0])
+
+    columns = {
+        f"{node}, {name}, {column}": list(values)
+        for (node, name), line in lines.items()
+        for column, values in zip((against, "held accuracy", "standard error"), line, strict=True)
+    }
+    told = f"Held accuracy of the best genome so far against {against}, mean of all repeats, for each strategy and node"
+    return Figure(f"search-{against}", "Best so far", told, draw, columns, height_in=2.0 * len(curves) + 0.4)
+
+
+def _mean_point(points: Sequence[Mapping[str, Any]], against: str) -> tuple[float, float, float]:
+    """Mean abscissa, mean accuracy and its standard error, of the same generation of every repeat."""
+    accuracies = [point["accuracy"] for point in points]
+    error = statistics.stdev(accuracies) / len(accuracies) ** 0.5 if len(accuracies) > 1 else 0.0
+    return statistics.mean(point[against] for point in points), statistics.mean(accuracies), error
+
+
 def written(curves: Mapping[str, Mapping[str, Mapping[int, Curve]]], size: Size, folder: Path) -> str:
     """Write what is known so far, and return the table."""
     rows = {node: rows_of(found, size) for node, found in curves.items() if found}
@@ -198,6 +241,8 @@ def written(curves: Mapping[str, Mapping[str, Mapping[int, Curve]]], size: Size,
     write_atomic(folder / "table.md", text.encode())
     write_atomic(folder / "table.json", json.dumps(rows).encode())
     write_atomic(folder / "curves.json", json.dumps(curves).encode())
+    known = {node: found for node, found in curves.items() if found}
+    save([figure(known, against) for against in ("evaluations", "passes")] if known else [], folder / "table.md")
     return text
 
 
