@@ -205,17 +205,20 @@ def figure(curves: Mapping[str, Mapping[str, Mapping[int, Curve]]], against: str
         for name, found in strategies.items()
     }
 
+    unit, label = {"evaluations": (1, "trainings"), "passes": (1_000_000, "device passes, millions")}[against]
+
     def draw(sheet: Sheet) -> None:
-        panels = sheet.figure.subplots(len(curves), 1, squeeze=False, sharex=against == "evaluations")[:, 0]
+        panels = sheet.figure.subplots(len(curves), 1, squeeze=False, sharex=True)[:, 0]
         for axes, node in zip(panels, curves, strict=True):
             for number, name in enumerate(STRATEGIES):
                 if (node, name) in lines:
                     x, mean, error = lines[node, name]
+                    x = [value / unit for value in x]
                     sheet.line(axes, x, mean, number, name)
                     low, high = ([m + sign * e for m, e in zip(mean, error, strict=True)] for sign in (-1, 1))
                     axes.fill_between(x, low, high, color=sheet.series(number), alpha=0.15, lw=0)
             axes.set_ylabel(f"held accuracy\n{node}")
-        panels[-1].set_xlabel({"evaluations": "trainings", "passes": "device passes"}[against])
+        panels[-1].set_xlabel(label)
         sheet.legend(panels[0])
 
     columns = {
