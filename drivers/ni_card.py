@@ -207,6 +207,7 @@ class NICard(NIDAQmx):
             self._called, self._address, f"{__name__}:over", Expect(who.maker, who.model, who.serial),
             (Step("rest=true", "rest", ("1", "true")),), how=json.dumps({"address": self._address, **self._how}), shared=False,
             outputs=f"unknown; if it still has power, {self._low.min():g} to {self._high.max():g} V", imports=("nidaqmx",),
+            read_back=bool(self._how.get("read_back")),
         )  # fmt: skip
 
     def forget(self) -> None:

@@ -414,7 +414,7 @@ class PicoScope5000:
         return SafeState(
             self._called, self._address, TALK, Expect(who.maker, who.model, who.serial),
             (Step("silent=true", "silent", ("1", "true")),), how=json.dumps({"address": self._address}), shared=False,
-            outputs=f"unknown; if it still has power, {low:g} to {high:g} V", imports=("picosdk",),
+            outputs=f"unknown; if it still has power, {low:g} to {high:g} V", imports=("picosdk",), read_back=False,
         )  # fmt: skip
 
     def safe(self) -> None:

@@ -22,7 +22,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -34,6 +34,7 @@ from hil.units import finite
 
 TALK = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)  # "module:function"
 OFF = ("0", "+0", "OFF")
+READ_BACK = "off, read back"  # of outputs
 PATIENCE = 3.0  # a ramp may take so many times as long as it should, and RAMP_SLACK_S more, before it is given up
 RAMP_SLACK_S = 2.0
 MOST_STEPS = 100_000
@@ -138,6 +139,7 @@ class SafeState:
         how: what `talk` needs to know besides, as text.
         imports: modules besides that of `talk` that it needs; they are imported with it.
         ramps: of further channels, one after another behind `ramp`.
+        read_back: the instrument says that it is so; False of one that takes the command and cannot be asked.
     """
 
     name: str
@@ -152,6 +154,7 @@ class SafeState:
     how: str = ""
     imports: tuple[str, ...] = ()
     ramps: tuple[Ramp, ...] = ()
+    read_back: bool = True
 
     def to_json(self) -> str:
         """Write it as one line of JSON."""
@@ -182,6 +185,12 @@ class SafeState:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError("not a safe state", where="safe state", got=f"{str(table)[:80]!r}: {error}") from error
         return state
+
+
+def outputs_after(states: Iterable[SafeState]) -> str:
+    """Say what is known of the outputs once all of `states` were brought about, for people."""
+    taken = [state.name for state in states if not state.read_back]
+    return f"off, but {' and '.join(taken)} cannot be asked: what was sent is all that is known" if taken else READ_BACK
 
 
 @runtime_checkable
@@ -342,8 +351,9 @@ def _check_kinds(state: SafeState) -> None:
         raise ValueError(f"{wrong[0]!r} where text is due")
     if not isinstance(state.talk, str) or not TALK.fullmatch(state.talk):
         raise ValueError(f"talk {state.talk!r}, which is no module:function")
-    if not isinstance(state.shared, bool):
-        raise ValueError(f"shared {state.shared!r}")
+    for name in ("shared", "read_back"):
+        if not isinstance(value := getattr(state, name), bool):
+            raise ValueError(f"{name} {value!r}")
 
 
 def _frozen(value: object) -> Any:

@@ -54,6 +54,10 @@ class Guarding(Protocol):
     def rest(self, error: BaseException | None) -> None:
         """Make the outputs safe now, because of an error, or None."""
 
+    @property
+    def outputs_after(self) -> str:
+        """What is known of the outputs once they were made safe, for people."""
+
 
 class Unguarded:
     """The stand-in for a Guard where no output can stay on."""
@@ -63,6 +67,11 @@ class Unguarded:
 
     def rest(self, error: BaseException | None) -> None:
         """Do nothing: no output is on."""
+
+    @property
+    def outputs_after(self) -> str:
+        """Nothing to say."""
+        return ""
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,12 @@ class Certified:
         """Name and time of the calibration, for people."""
         return f"{self.certificate.name}, {self.certificate.taken_at}"
 
-    def met(self, answered: Mapping[str, Instrument]) -> tuple[str, ...]:
+    def met(self, answered: Mapping[str, Instrument], outputs: str) -> tuple[str, ...]:
         """Return what must be told once the instruments have answered.
+
+        Args:
+            answered: who did, by name.
+            outputs: what is known of them once the bench is closed, for the error.
 
         Raises:
             WrongInstrument: others than those that were calibrated, and the policy is to refuse.
@@ -70,7 +74,7 @@ class Certified:
         if wrong and self.bench.calibration.policy == "refuse":
             raise WrongInstrument(
                 "the calibration is of other instruments", where=str(self.path), got=_listed(wrong),
-                allowed="the instruments that were calibrated", outputs="off, read back, as the bench is closed again",
+                allowed="the instruments that were calibrated", outputs=f"{outputs}, as the bench is closed again",
                 todo=_todo(self.bench, "connect those"),
             )  # fmt: skip
         return tuple(f"calibration {self.path.name}: {difference}" for difference in found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,6 +39,7 @@ class Node:
         instruments: who answered, as values, by name in the bench file.
         parts: of a network with a device a layer, their nodes in the order of the layers; then source and chip are None.
         together: beats for the nodes of a network while one of them is waited for.
+        outputs_after: what is known of the outputs of a bench once it is closed; "" of what is none.
     """
 
     source: Device | None
@@ -57,6 +58,12 @@ class Node:
     instruments: Mapping[str, Instrument] = field(default_factory=dict)
     parts: tuple[Node, ...] = ()
     together: Together | None = None
+    outputs_after: str = ""
+
+
+def outputs_after(nodes: Iterable[Node]) -> str:
+    """Say what is known of the outputs of all `nodes` once they are closed; "" if none has any."""
+    return "; ".join(dict.fromkeys(node.outputs_after for node in nodes if node.outputs_after))
 
 
 def resilient_node(node: Node, told: EventListener) -> Node:

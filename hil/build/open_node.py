@@ -8,7 +8,7 @@ from functools import reduce
 from pathlib import Path
 
 from calibration.drift.steering import unfollowed
-from hil.build.node import Node, unattended
+from hil.build.node import Node, outputs_after, unattended
 from hil.build.own_device import UNGUARDED, own_node
 from hil.config.bench import BenchFile
 from hil.config.device import DeviceTable
@@ -91,7 +91,7 @@ def _together(nodes: Sequence[Node], together: Together) -> Node:
     provenance = reduce(answered, [node.provenance for node in nodes])
     return Node(
         None, None, None, facts, resources, nodes[0].patience, beat, beware=beware, provenance=provenance, rest=rest,
-        parts=tuple(nodes), together=together,
+        parts=tuple(nodes), together=together, outputs_after=outputs_after(nodes),
     )  # fmt: skip
 
 
@@ -110,7 +110,8 @@ def bench_node(bench: BenchFile, kept: bool, run: Path | None, wire: bool, stack
 
     pinned = certified(bench, kept)
     opened = stack.enter_context(open_bench(bench, run, wire or bench.log.wire))  # leaving closes it, verified
-    beware = opened.beware if pinned is None else (*opened.beware, *pinned.said, *pinned.met(opened.instruments))
+    after = opened.guard.outputs_after
+    beware = opened.beware if pinned is None else (*opened.beware, *pinned.said, *pinned.met(opened.instruments, after))
     found = opened.twin.choice if opened.twin is not None else None
     if pinned is not None and pinned.twin is not None:
         found = pinned.twin
@@ -123,7 +124,7 @@ def bench_node(bench: BenchFile, kept: bool, run: Path | None, wire: bool, stack
     return Node(
         source, opened.chip, nominal, facts, opened.resources, patience, beat, dump(bench), beware,
         provenance=opened.provenance, follow=follow, attend=attend, rest=opened.guard.rest,
-        instruments=opened.instruments,
+        instruments=opened.instruments, outputs_after=after,
     )  # fmt: skip
 
 

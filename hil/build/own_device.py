@@ -31,6 +31,7 @@ from hil.errors import RunError
 from hil.host.charge import Limits, Recipe
 from hil.host.client import Hosted, connected, hosted
 from hil.host.held import HeldDevice
+from hil.run.outputs import HELD
 
 LOG = "host.jsonl"  # in a run folder: what the host did; host-2.jsonl of the second layer's
 PAUSE_S = 0.2
@@ -60,6 +61,7 @@ def own_node(table: NodeTable, run: Path | None, stack: ExitStack, number: int =
     return Node(
         device, None, twin, facts, {f"device {number}".removesuffix(" 0"): device.description}, table.patience, device.beat,
         beware=beware, provenance=device.spec.provenance, rest=lambda error: device.close(),
+        outputs_after=HELD,
     )  # fmt: skip
 
 

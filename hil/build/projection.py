@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hil.build.node import Node, resilient_node
+from hil.build.node import Node, outputs_after, resilient_node
 from hil.build.open_node import bench_node
 from hil.build.own_device import own_node
 from hil.config.device import ProjectionTable
@@ -130,7 +130,7 @@ def beside(
         provenance=answered(node.provenance, other.provenance),
         facts={**node.facts, PROJECTION: other.facts},
         resources={**node.resources, **{f"{PROJECTION} {name}": line for name, line in other.resources.items()}},
-        together=together,
+        together=together, outputs_after=outputs_after([node, other]),
     )  # fmt: skip
     climbing = resilient_node(replace(other, beat=beat, together=together), told).source
     assert climbing is not None  # looked at above

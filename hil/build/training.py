@@ -183,7 +183,7 @@ def _built(
         ready.schedule, ready.task, experiment.learner.refit, None if projector is None else projector.device,
     )  # fmt: skip
     provenance = answered(node.provenance, training.devices[0].spec.provenance)
-    labels = Labels(experiment.name or experiment.near.stem, provenance, node.facts, node.resources)
+    labels = Labels(experiment.name or experiment.near.stem, provenance, node.facts, node.resources, after=node.outputs_after)
     options, sent = experiment.learner.options, ready.data.train.x
     played = sent.shape[1] if sent.ndim == 3 and any(device.spec.memory for device in net.devices) else 1
     steps = int(getattr(options, "time_steps", played * getattr(options, "hold", 1)))

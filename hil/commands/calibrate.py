@@ -63,7 +63,6 @@ from hil.twin import Fittable
 FOLDER = Path("calibrations")
 OPENING, TWIN, CHECK = "open", "twin", "honesty"  # "honesty": as certificates call the step
 CORRECTED = "sim_devices.corrected:Corrected"
-OFF = "off, read back"
 WORSE = 2.0  # a certified twin may be off by so many times what it was when it was fitted
 
 
@@ -73,12 +72,14 @@ class Findings:
 
     Args:
         twin: the fitted one.
+        outputs_after: what is known of the outputs once the bench is closed.
     """
 
     steps: list[Step] = field(default_factory=list)
     instruments: Mapping[str, Instrument] = field(default_factory=dict)
     provenance: Provenance = "unknown"
     twin: TwinChoice | None = None
+    outputs_after: str = "safe; whatever was opened is closed again"
 
 
 def calibrate(path: Path, out: Path, seed: int, console: Console) -> Path:
@@ -112,7 +113,7 @@ def calibrate(path: Path, out: Path, seed: int, console: Console) -> Path:
     for line in _verdict(made, saved, render(saved), path):
         console.print(line, markup=False, soft_wrap=True)
     if not made.good:
-        raise _not_good(made, path)
+        raise _not_good(made, path, found.outputs_after)
     return saved
 
 
@@ -177,7 +178,7 @@ def check(path: Path, folder: Path, console: Console) -> None:
         console.print(f" {'!' if difference.refuses else '~'} {difference}", markup=False, soft_wrap=True)
     if not found:
         console.print("   the same instruments, firmware and settings", markup=False)
-    _judged(file, found, worse, path)
+    _judged(file, found, worse, path, opened.guard.outputs_after)
     console.print("it holds", markup=False)
 
 
@@ -210,12 +211,13 @@ def _steps(
         except MeasurementError as error:
             yield _faulted(OPENING, error)
             return
+        found.outputs_after = opened.guard.outputs_after
         for name, line in opened.resources.items():
             console.print(f"{name:<7} {line}", markup=False, soft_wrap=True)
         if device is None:
             raise ConfigError(
                 "a chip of neurons has no steps that hil calibrate could do", where=bench.place, got=bench.shape,
-                allowed="a bench with one node", outputs=OFF, todo="calibrate a bench with one node",
+                allowed="a bench with one node", outputs=found.outputs_after, todo="calibrate a bench with one node",
             )  # fmt: skip
         found.instruments = opened.instruments
         found.provenance = answered(opened.provenance, device.spec.provenance)
@@ -227,7 +229,8 @@ def _steps(
         if fittable is not None and CHECK not in {procedure.name for procedure in procedures}:
             use = opened.twin.use if opened.twin is not None else ""
             listed.append(Procedure(CHECK, partial(_twin_check, use), needs=(TWIN,)))
-        for step in calibrated([_patient(each) for each in listed], Subject(device, fittable, seed, bench.calibration.network)):
+        patient = [_patient(each, found.outputs_after) for each in listed]
+        for step in calibrated(patient, Subject(device, fittable, seed, bench.calibration.network)):
             if step.name == TWIN and step.good and fittable is not None and opened.twin is not None:
                 found.twin = _model(opened.twin.use, fittable, step)
             yield step
@@ -252,13 +255,13 @@ def _telling(console: Console) -> EventListener:
     return said
 
 
-def _patient(procedure: Procedure) -> Procedure:
+def _patient(procedure: Procedure, outputs: str) -> Procedure:
     """Return `procedure`, with a fault of a measurement as its finding."""
 
     def run(subject: Subject, found: Found) -> Step:
         try:
             with foreign(
-                f"calibration, procedure {procedure.name}", outputs=OFF, todo="correct that code; then calibrate again"
+                f"calibration, procedure {procedure.name}", outputs=outputs, todo="correct that code; then calibrate again"
             ):
                 return procedure.run(subject, found)
         except MeasurementError as error:
@@ -318,19 +321,19 @@ def _worse(certificate: Certificate, device: Device, console: Console) -> str:
     return f"model against measured curve: rms error {off}, {allowed} allowed, {once} when calibrated"
 
 
-def _judged(file: Path, found: Sequence[Difference], worse: str, path: Path) -> None:
+def _judged(file: Path, found: Sequence[Difference], worse: str, path: Path, outputs: str) -> None:
     """Raises: NotCalibrated, ConfigError: it does not hold."""
     again = f"calibrate again: hil calibrate {quoted(path)}"
     on_bench = [str(each) for each in found if each.kind in ("serial", "age")] + [worse] * bool(worse)
     in_files = [str(each) for each in found if each.kind == "setting"]
     if on_bench:
         raise NotCalibrated(
-            "the calibration does not hold any more", where=str(file), got="; ".join([*on_bench, *in_files]), outputs=OFF,
+            "the calibration does not hold any more", where=str(file), got="; ".join([*on_bench, *in_files]), outputs=outputs,
             todo=again,
         )  # fmt: skip
     if in_files:
         raise ConfigError(
-            "the calibration was made under other settings", where=str(file), got="; ".join(in_files), outputs=OFF,
+            "the calibration was made under other settings", where=str(file), got="; ".join(in_files), outputs=outputs,
             todo=f"undo the change in {path}, or {again}",
         )  # fmt: skip
 
@@ -359,12 +362,12 @@ def _verdict(made: Certificate, saved: Path, page: Path, path: Path) -> Iterator
         yield f"        a training on this bench then {then}"
 
 
-def _not_good(made: Certificate, path: Path) -> NotCalibrated:
+def _not_good(made: Certificate, path: Path, outputs: str) -> NotCalibrated:
     bad = [step_name(step.name) for step in made.steps if not step.good]
     first = next((problem for step in made.steps for problem in step.problems if not step.good), None)
     return NotCalibrated(
         "the calibration is NOT VALID", where=str(path), got=f"failed or not done: {', '.join(bad)}",
-        allowed="every step passed", outputs=OFF,
+        allowed="every step passed", outputs=outputs,
         todo=f"{first.todo if first else 'look at the report'}; then calibrate again: hil calibrate {quoted(path)}",
     )  # fmt: skip
 
@@ -375,7 +378,7 @@ def _ending(path: Path, found: Findings) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        error.where, error.outputs, error.todo = str(path), OFF, f"hil calibrate {quoted(path)}"
+        error.where, error.outputs, error.todo = str(path), found.outputs_after, f"hil calibrate {quoted(path)}"
         raise
     except (LinkError, InstrumentError, MeasurementError, GuardianLost, ForeignError) as error:
         if not found.instruments:
@@ -386,5 +389,5 @@ def _ending(path: Path, found: Findings) -> Iterator[None]:
 def _stopped(path: Path, found: Findings, error: HilError) -> Stopped:
     return Stopped(
         f"a fault ended the calibration after {counted(len(found.steps), 'step')}; nothing was saved", where=str(path),
-        outputs=OFF, todo=f"remove the cause, then: hil calibrate {quoted(path)}",
+        outputs=found.outputs_after, todo=f"remove the cause, then: hil calibrate {quoted(path)}",
     )  # fmt: skip

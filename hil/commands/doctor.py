@@ -67,7 +67,6 @@ from hil.hints import quoted
 from hil.host.client import Hosted
 from sim_devices.simulated import Simulated
 
-OFF, SAFE = "off, read back", "safe, as its host has verified"
 NEURONS = 8  # of an array that is cut from a chip
 TRIPS = 8  # questions to a host, to see what a call costs without the device
 PACKAGES = ("torch", "numpy")
@@ -122,15 +121,13 @@ def examine(what: str, settings: Mapping[str, Any], out: Console) -> Passport:
                 todo="change the file",
             )  # fmt: skip
         bench = read_bench(Path(what))
-        return _examined(
-            what, bench.name, bench.shape, OFF, lambda stack: bench_node(bench, False, None, False, stack), bench, out
-        )
+        return _examined(what, bench.name, bench.shape, lambda stack: bench_node(bench, False, None, False, stack), bench, out)
     place = f"hil doctor {quoted(what)}"
     table = checked(DeviceTable, {**settings, "use": what}, place)
     table.settle(place)
     if table.kind == "device":
-        return _examined(what, what, "device", SAFE, lambda stack: own_node(table, None, stack), None, out)
-    return _examined(what, what, "twin", "none", lambda stack: _twin(table), None, out)
+        return _examined(what, what, "device", lambda stack: own_node(table, None, stack), None, out)
+    return _examined(what, what, "twin", lambda stack: _twin(table), None, out)
 
 
 def _twin(table: DeviceTable) -> Node:
@@ -140,10 +137,10 @@ def _twin(table: DeviceTable) -> Node:
 
 
 def _examined(
-    what: str, name: str, shape: str, outputs: str, opened: Callable[[ExitStack], Node], bench: BenchFile | None, out: Console
+    what: str, name: str, shape: str, opened: Callable[[ExitStack], Node], bench: BenchFile | None, out: Console
 ) -> Passport:
     taken_at = datetime.now().astimezone().isoformat(timespec="seconds")
-    with ending(what, outputs) as begun, ExitStack() as stack:
+    with ending(what) as begun, ExitStack() as stack:
         node = opened(stack)
         begun.append(node)
         for who, line in node.resources.items():
@@ -154,7 +151,7 @@ def _examined(
         device = _device(node)
         provenance = answered(node.provenance, device.spec.provenance)
         figures, parts = _measured(device, node, bench)
-    out.print(f"outputs {outputs}" if node.resources or outputs == SAFE else "outputs none: nothing leaves this process")
+    out.print(f"outputs {node.outputs_after or 'none: nothing leaves this process'}", soft_wrap=True)
     return Passport(name, shape, taken_at, provenance, node.instruments, _versions(bench), figures, parts)
 
 
@@ -242,7 +239,7 @@ def told(passport: Passport) -> Iterator[str]:
 
 
 @contextmanager
-def ending(what: str, outputs: str) -> Iterator[list[Node]]:
+def ending(what: str) -> Iterator[list[Node]]:
     """Say what a fault ended, once something was opened, and what is safe."""
     begun: list[Node] = []
     try:
@@ -250,7 +247,7 @@ def ending(what: str, outputs: str) -> Iterator[list[Node]]:
     except (LinkError, InstrumentError, MeasurementError, GuardianLost, ForeignError) as error:
         if not begun:
             raise  # it was not opened; the error says all
-        raise _stopped(what, outputs) from error
+        raise _stopped(what, begun[0].outputs_after) from error
 
 
 def _stopped(what: str, outputs: str) -> HilError:

@@ -30,7 +30,7 @@ from rich.console import Console
 
 from drivers.waveform.device import Stats
 from hil.build.training import Built, built
-from hil.commands.doctor import OFF, ending
+from hil.commands.doctor import ending
 from hil.commands.loop_check import of_instruments, shares
 from hil.config.experiment import read_experiment
 from hil.config.read import kind_of, read_toml
@@ -101,7 +101,7 @@ def forecast(experiment: Path, overrides: Sequence[str], out: Console) -> Foreca
         Refused: nothing was opened. Stopped: a fault, and the outputs are safe. UnsafeOutputs.
     """
     asked = read_experiment(experiment, overrides)
-    with ending(str(experiment), OFF) as begun, built(asked, fresh=True) as made:
+    with ending(str(experiment)) as begun, built(asked, fresh=True) as made:
         begun.append(made.node)
         found = measured(made)
     for line in found.told():

@@ -70,7 +70,7 @@ from hil.search.stages import (
 )
 from hil.seeding import key
 
-CLOSED = "none in use: a bench is opened for one candidate, and closed after it, off and read back"
+CLOSED = "none in use: a bench is opened for one candidate, and closed after it, its outputs off"
 FOUND, FOUND_BENCH = "found.toml", "found_bench.toml"
 DRAWN, GRID = 2000, 241  # pre-activations kept for the report; points of a drawn curve
 Names = Generator[Point, None, list[str]]

@@ -70,7 +70,7 @@ def transcribe(path: Path, folder: Path, out: Console) -> list[Path]:
         if asked:
             session(*asked)
     if asked:
-        out.print("outputs off, read back")
+        out.print(f"outputs {table.guard.outputs_after}", soft_wrap=True)
     files = [file for name in names if there(file := folder / "wire" / f"{name}.jsonl")]
     for file in files:
         out.print(f"said    {file}   {file.stat().st_size} bytes", soft_wrap=True)

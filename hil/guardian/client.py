@@ -28,7 +28,7 @@ from types import TracebackType
 from drivers import lock
 from drivers.lock import Owned, Owner, lock_file
 from drivers.make_safe import SafeOutcome, securing, unsafe
-from drivers.safe import SafeState, conversation
+from drivers.safe import SafeState, conversation, outputs_after
 from hil import child, system
 from hil.errors import ConfigError, GuardianLost, UnsafeOutputs
 from hil.guardian.messages import ANSWER, BEAT, DONE, PROBE, READY, UNSAFE, Charge
@@ -116,6 +116,11 @@ class Guard:
     def uneventful(self) -> bool:
         """True if everything ended safe, or nothing could be unsafe, and the guardian was never replaced."""
         return (self._settled or not self._states) and not self._renewed
+
+    @property
+    def outputs_after(self) -> str:
+        """What is known of the outputs once they were made safe."""
+        return outputs_after(self._states)
 
     def beat(self) -> None:
         """Tell that this program makes progress. Costs a look at the clock most of the time.
@@ -212,7 +217,7 @@ class Guard:
             if doubt is None:
                 self._settled = True
             elif not self._outcomes and self._secured(doubt):
-                doubt.outputs = "off, read back over another connection"
+                doubt.outputs = f"{self.outputs_after}; over another connection"
 
     def __enter__(self) -> Guard:
         with self._lock:

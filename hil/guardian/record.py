@@ -2,8 +2,8 @@
 
     {"t", "event": "watching", "pid", "silence_s", "virtual", "states": [...]}
     {"t", "event": "trainer gone" | "silence" | "closing failed" | "left by an earlier program" | "restarted" | ...}
-    {"t", "event": "attempt", "name", "resource", "verified", "why", "attempt", "wall_s"}
-    {"t", "event": "done" | "made safe" | "not made safe", "outputs": "safe" | "unknown"}
+    {"t", "event": "attempt", "name", "resource", "verified", "read_back", "why", "attempt", "wall_s"}
+    {"t", "event": "done" | "made safe" | "not made safe", "outputs": "safe" | "unknown", "after"}
 
 Only the last kind says "outputs". After a "watching" without it, the machine itself went down: nothing is known.
 """
@@ -118,9 +118,10 @@ def _append(path: Path, line: bytes) -> None:
 
 def _spoken(event: str, facts: Mapping[str, object]) -> str:
     if event == "attempt":
-        state = "safe, read back" if facts["verified"] else "NOT VERIFIED"
+        known = "safe, read back" if facts["read_back"] else "safe, as far as it took the command"
+        state = known if facts["verified"] else "NOT VERIFIED"
         return f"{facts['name']} at {facts['resource']}: {state}" + (f" ({facts['why']})" if facts["why"] else "")
     if facts.get("outputs") == "unknown":
         return f"{event}: OUTPUTS UNKNOWN; switch them off at the instrument"
-    told = ", ".join(f"{key} {value}" for key, value in facts.items() if key not in ("states", "outputs"))
+    told = ", ".join(f"{key} {value}" for key, value in facts.items() if key not in ("states", "outputs", "after"))
     return f"{event}; {told}" if told else event

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from drivers.make_safe import SafeOutcome, securing
-from drivers.safe import SafeState
+from drivers.safe import SafeState, outputs_after
 from hil.guardian.record import GuardianRecord
 
 
@@ -29,7 +29,7 @@ def secure(
         final[outcome.state.name] = outcome
         record.note(
             "attempt", say=outcome.last, name=outcome.state.name, resource=outcome.state.resource, verified=outcome.verified,
-            why=outcome.why, attempt=outcome.attempt, wall_s=round(outcome.wall_s, 4),
+            read_back=outcome.state.read_back, why=outcome.why, attempt=outcome.attempt, wall_s=round(outcome.wall_s, 4),
         )  # fmt: skip
         waits.discard(outcome.state.name)
         if not waits:
@@ -38,7 +38,10 @@ def secure(
             tried = _nothing
     outcomes = tuple(final[state.name] for state in states)
     verified = all(o.verified for o in outcomes)
-    record.note("made safe" if verified else "not made safe", outputs="safe" if verified else "unknown")
+    if verified:
+        record.note("made safe", outputs="safe", after=outputs_after(states))
+    else:
+        record.note("not made safe", outputs="unknown")
     record.release()
     return outcomes
 

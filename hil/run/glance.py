@@ -19,7 +19,7 @@ from hil.files import loads, opened
 from hil.metric import named
 from hil.plain import plain
 from hil.run import journal
-from hil.run.outputs import guarded, hosted
+from hil.run.outputs import HELD, guarded, hosted
 
 TAIL_BYTES = 1 << 13
 METRIC_BYTES = 1 << 18  # some thousand epochs
@@ -137,7 +137,7 @@ def outputs(path: Path, found: Told, summary: Mapping[str, Any], alive: bool) ->
     guardian = guarded(path)
     known = {guardian.said, hosted(path)} - {""}
     if known == {"safe"}:
-        return OFF
+        return said_plainly(guardian.after or (OFF if guardian.said else HELD))
     gone = guardian.virtual and guardian.settled and known == {"unknown"}
     return "none (its virtual bench is gone)" if gone else UNKNOWN
 

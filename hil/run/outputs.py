@@ -1,7 +1,7 @@
 """What the files of a run say of its outputs: guardian.jsonl of a bench, host.jsonl of a device that a host owns.
 
     {"t", "event": "watching", "virtual", "states": [...]}                 a guardian begins to watch
-    {"t", "event": "made safe" | "done" | ..., "outputs": "safe" | "unknown"}
+    {"t", "event": "made safe" | "done" | ..., "outputs": "safe" | "unknown", "after"}
 
 After a "watching" without a later "outputs" nothing is known: the guardian is still at work, or the machine itself went down.
 """
@@ -21,6 +21,7 @@ from hil.files import loads, read_bytes
 GUARDIAN, HOSTS = "guardian.jsonl", "host*.jsonl"
 MOST_BYTES = 1 << 26
 SAID = ("safe", "unknown")
+HELD = "safe, as its host has verified"  # of outputs
 Outputs = Literal["safe", "unknown", ""]
 
 
@@ -38,11 +39,13 @@ class Guarded:
         said: of the outputs; "" if none ever watched.
         virtual: the bench was virtual, and ends with its run.
         settled: it said so; else it is at work still, or the machine itself went down.
+        after: what is known of safe outputs, in words; "" if nothing more is.
     """
 
     said: Outputs = ""
     virtual: bool = False
     settled: bool = False
+    after: str = ""
 
 
 def guarded(run: Path) -> Guarded:
@@ -53,8 +56,10 @@ def guarded(run: Path) -> Guarded:
     watched = [n for n, line in enumerate(lines) if line.get("event") == "watching"]
     if not watched:
         return Guarded()
-    said = [line["outputs"] for line in lines[watched[-1] :] if line.get("outputs") in SAID]
-    return Guarded("safe" if said[-1:] == ["safe"] else "unknown", bool(lines[watched[-1]].get("virtual")), bool(said))
+    said = [line for line in lines[watched[-1] :] if line.get("outputs") in SAID]
+    safe = said[-1:] != [] and said[-1]["outputs"] == "safe"
+    after = str(said[-1].get("after", "")) if safe else ""
+    return Guarded("safe" if safe else "unknown", bool(lines[watched[-1]].get("virtual")), bool(said), after)
 
 
 def hosted(run: Path) -> Outputs:

@@ -33,7 +33,7 @@ class Labels:
         resources: instrument -> identity.
         terms: what every checkpoint remembers of the files that it was made under, see hil/run/resume.py.
         twin_check: how the twin predicted the node when the run began, see hil/training/transfer_curve.py.
-        after: of the outputs, where neither a bench nor a twin is what was driven.
+        after: what is known of the outputs once all is closed; "" of a twin.
     """
 
     name: str
@@ -47,9 +47,7 @@ class Labels:
     @property
     def outputs_after(self) -> str:
         """Their state once everything was closed; whoever closes raises UnsafeOutputs if this does not hold."""
-        if self.after:
-            return self.after
-        return "off, read back" if self.resources else "none; the node is a twin in this process"
+        return self.after or "none; the node is a twin in this process"
 
 
 def conclude(training: Training, folder: RunFolder, labels: Labels, status: str, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,8 @@ class Silent:
 
     def rest(self, error: BaseException | None) -> None: ...
 
+    outputs_after = "off, read back"
+
 
 @dataclass
 class Table:

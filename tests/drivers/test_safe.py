@@ -14,7 +14,7 @@ from scripted_link import MessageLink
 
 from drivers.keysight_33600 import Keysight33600
 from drivers.make_safe import make_safe, securing, unsafe
-from drivers.safe import OFF, Ramp, SafeState, Step, carry_out, in_order
+from drivers.safe import OFF, Ramp, SafeState, Step, carry_out, in_order, outputs_after
 from drivers.scpi import Expect, Scpi
 from drivers.scpi_talk import OVER_VISA, ScpiTalk
 from drivers.spiking.talk import board
@@ -40,6 +40,7 @@ STATE = SafeState("awg", "TCPIP::127.0.0.1::hislip0::INSTR", OVER_VISA, Expect("
         STATE,
         board("board", "/dev/ttyACM0", Expect(("HIL", "ACME"), serial="1")),
         SafeState("a", "b", OVER_VISA, Expect(), (), ramp()),
+        SafeState("a", "b", OVER_VISA, Expect(), (), read_back=False),
     ],
 )
 def test_a_state_goes_to_another_process_as_one_line(state: SafeState) -> None:
@@ -205,6 +206,18 @@ def test_safe_never_waits_on_a_dirty_session() -> None:
         generator.trigger()
     generator.safe()
     assert not box.drive(1).on
+
+
+def test_one_that_cannot_be_asked_is_not_said_to_be_read_back() -> None:
+    silent = replace(STATE, name="pico", read_back=False)
+    assert outputs_after([STATE]) == "off, read back"
+    assert outputs_after([STATE, silent]) == "off, but pico cannot be asked: what was sent is all that is known"
+
+
+@pytest.mark.parametrize("name", ["shared", "read_back"])
+def test_what_is_neither_true_nor_false_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"not a safe state.*{name}"):
+        SafeState.from_table({**json.loads(STATE.to_json()), name: "no"})
 
 
 def test_states_in_the_order_of_the_bench() -> None:

@@ -57,6 +57,24 @@ def test_what_a_run_left_elsewhere_is_made_safe_as_its_lock_file_says(table: Run
     assert not left_unsafe()
 
 
+def test_of_one_that_cannot_be_asked_nothing_more_is_said_than_is_known(
+    table: RunningBench, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    resource, run = table.resources["awg"], tmp_path / "run"
+    owned = take([resource], Owner(1, str(run.resolve()), "", "test"))
+    owned.write(resource, asdict(replace(HOSTILE, resource=resource, read_back=False)))
+    owned.release(unverified=[resource])
+    table.boxes["awg"].execute(b":OUTP1 1")  # type: ignore[attr-defined]
+    with guarded([resource], silence_s=60.0, patience_s=0.0, run=run):
+        assert not on(table)
+    said = capfd.readouterr().err
+    assert f"awg at {resource}: safe, as far as it took the command" in said
+    assert "read back" not in said
+    lines = [json.loads(line) for line in (run / "guardian.jsonl").read_text(encoding="utf-8").splitlines()]
+    (made,) = (line for line in lines if line["event"] == "made safe")
+    assert made["after"] == "off, but awg cannot be asked: what was sent is all that is known"
+
+
 @pytest.mark.parametrize(
     ("payload", "known"),
     [

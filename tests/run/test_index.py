@@ -83,6 +83,9 @@ def test_how_a_run_ended(tmp_path: Path, end: str, status: str, state: str) -> N
     assert (found.value, found.split) == ((0.7, "test") if status else (0.6, "validation"))
 
 
+ASKED = "off, but awg cannot be asked: what was sent is all that is known"
+
+
 def guardian(path: Path, *lines: Mapping[str, object]) -> None:
     (path / "guardian.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
@@ -91,6 +94,7 @@ def guardian(path: Path, *lines: Mapping[str, object]) -> None:
     ("lines", "outputs"),
     [
         ([{"event": "watching"}, {"event": "made safe", "outputs": "safe"}], "off, read back"),
+        ([{"event": "watching"}, {"event": "made safe", "outputs": "safe", "after": ASKED}], ASKED),
         ([{"event": "watching"}, {"event": "not made safe", "outputs": "unknown"}], "not known"),
         ([{"event": "watching"}], "not known"),
         ([{"event": "watching"}, {"event": "done", "outputs": "safe"}, {"event": "watching"}], "not known"),
@@ -115,7 +119,7 @@ def test_a_twin_has_no_outputs_and_a_hosted_device_its_host(tmp_path: Path) -> N
         '{"event": "open"}\n{"event": "trainer gone", "outputs": "safe"}\n', encoding="utf-8"
     )
     found = {entry.path.name: entry.outputs for entry in Index([tmp_path]).entries()}
-    assert found == {"twin": "none (twin)", "hosted": "off, read back"}
+    assert found == {"twin": "none (twin)", "hosted": "safe, as its host has verified"}
 
 
 def test_a_summary_of_an_earlier_end_is_not_believed(tmp_path: Path) -> None:

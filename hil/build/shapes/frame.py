@@ -53,6 +53,7 @@ from hil.errors import ConfigError
 from hil.guardian.client import Guard
 from hil.host.charge import Limits, Recipe
 from hil.host.client import Hosted
+from hil.run.outputs import HELD
 from hil.settings import no_such
 from hil.units import quantity
 from sim_devices.bench.description import Part, VirtualBench, VirtualScene
@@ -250,6 +251,11 @@ class _Both:
             self._device.close()
         else:
             self._guard.rest(error)  # it closes the device in its turn
+
+    @property
+    def outputs_after(self) -> str:
+        """What is known of the outputs once both have made them safe."""
+        return HELD if self._guard is None else f"{self._guard.outputs_after}; display: {HELD}"
 
 
 def _hosted(bench: FrameBench, opening: Opening) -> Opened:
