@@ -13,6 +13,32 @@ import math
 import torch
 from torch import Tensor
 
+from hil.seeding import generator
+
+LEAST = 0.05  # of a step: noise below that is taken as that, since no prediction is exact
+TAIL = 1e-12
+
+
+def undigitised(off: Tensor, sigma: Tensor, grain: float) -> Tensor:
+    """Return residuals over their noise, without the pattern that the steps of a converter draw along a curve.
+
+    A reading stands for all that is within half a step of it, so u is drawn evenly from what the noise alone gives that
+    interval, and the residual is what a normal number of that rank is (randomised quantile residuals, Dunn & Smyth, J. Comput.
+    Graph. Stat. 5, 236, 1996). With noise of many steps it is off / sigma.
+
+    Args:
+        off: (n,) reading less prediction.
+        sigma: (n,) noise, that of the steps included.
+        grain: step of the converter; 0: none is seen.
+    """
+    if not grain:
+        return off / sigma
+    own = (sigma.square() - grain**2 / 12).clamp(min=(LEAST * grain) ** 2).sqrt()
+    low, high = (torch.special.ndtr((off + side * grain) / own) for side in (-0.5, 0.5))
+    rank = low + (high - low) * torch.rand(len(off), generator=generator(0, 0, "undigitised"), dtype=off.dtype)
+    found: Tensor = torch.special.ndtri(rank.clamp(TAIL, 1 - TAIL))
+    return found
+
 
 def lag_one(residual: Tensor) -> float:
     """Return z of the correlation of neighbours in `residual` (n,)."""

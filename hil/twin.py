@@ -103,6 +103,22 @@ class Unknown:
                 allowed="low below high, spread above 0",
             )  # fmt: skip
 
+    @classmethod
+    def about(cls, value: float, factor: float, share: float, unit: str = "1", seen: bool = True) -> Unknown:
+        """Return an unknown that lies within a factor of what is believed, which may be of any size.
+
+        Args:
+            value: believed, above 0.
+            factor: between the limits and `value`, above 1.
+            share: the spread over `value`.
+            unit: of `value`.
+            seen: as of Unknown.
+
+        >>> Unknown.about(3.5, 3.5, 0.1, "V")
+        Unknown(low=1.0, high=12.25, spread=0.35, unit='V', period=None, seen=True)
+        """
+        return cls(value / factor, value * factor, share * value, unit, seen=seen)
+
 
 @runtime_checkable
 class Fittable(Protocol):

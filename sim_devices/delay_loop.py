@@ -133,7 +133,7 @@ class DelayLoop(nn.Module):
         The attenuator is set to 2 %, the bias to 0.1 rad, by hand; the receiver's gain is what its data sheet says to 5 %.
         """
         return {
-            "scale_v": Unknown(1.0, 12.0, 0.1, "V"),
+            "scale_v": Unknown.about(self.scale_v, 3.5, 1 / 35, "V"),
             "gain": Unknown(-4.0, 4.0, 0.02),
             "phase_rad": Unknown(-math.pi, math.pi, 0.1, "rad", period=math.pi),
             "full_scale_v": Unknown(1e-3, 100.0, 0.05 * self.full_scale_v, "V"),

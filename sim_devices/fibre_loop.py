@@ -96,7 +96,7 @@ class FibreLoop(nn.Module):
     def unknowns(self) -> dict[str, Unknown]:
         """Return what a specimen has its own value of: splices differ, and the lock sits where it was set by hand."""
         return {
-            "scale_v": Unknown(1.0, 12.0, 0.1, "V"),
+            "scale_v": Unknown.about(self.scale_v, 3.5, 1 / 35, "V"),
             "loss_db": Unknown(0.0, 20.0, 0.1, "dB"),
             "phase_rad": Unknown(-math.pi, math.pi, 0.1, "rad", period=2 * math.pi),
         }

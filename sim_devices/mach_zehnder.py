@@ -141,14 +141,15 @@ class MachZehnder(nn.Module):
         Of the light's way (laser, fibres, loss, responsivity) the product alone can be seen, and the insertion loss stands
         for it.
         """
+        noisy = {"noise": Unknown(0.1, 10.0, 0.1, seen=False)} if self.noise > 0 else {}
         return {
-            "v_pi_v": Unknown(1.0, 12.0, 0.1, "V"),
+            "v_pi_v": Unknown.about(self.v_pi_v, 3.5, 1 / 35, "V"),
             "phase_rad": Unknown(-math.pi, math.pi, 0.3, "rad", period=2 * math.pi),
             "extinction_db": Unknown(3.0, 60.0, 1.5, "dB"),
-            "insertion_loss_db": Unknown(0.1, 20.0, 0.25, "dB"),
-            "dark_a": Unknown(0.0, 50e-9, 1.5e-9, "A"),
-            "bandwidth_hz": Unknown(20e6, 10e9, 50e6, "Hz", seen=False),
-            "noise": Unknown(0.1, 10.0, 0.1, seen=False),
+            "insertion_loss_db": Unknown(0.0, 20.0, 0.25, "dB"),
+            "dark_a": Unknown(0.0, max(50e-9, 10 * self.dark_a), max(1.5e-9, 0.3 * self.dark_a), "A"),
+            "bandwidth_hz": Unknown.about(self.bandwidth_hz, 20.0, 0.1, "Hz", seen=False),
+            **noisy,
             "drift_rad_per_s": Unknown(-0.1, 0.1, 3e-4, "rad/s", seen=False),
         }
 

@@ -60,7 +60,7 @@ def memory(subject: Subject, found: Found) -> Step:
     if changed > SURE:
         problems.append(Problem(
             "memory", "a sequence does not begin at rest", f"its beginning depends on the one before: {changed:.1f} sigma, "
-            f"{SURE:g} allowed", "write a longer rest in [memory]" + (f", at least {estimates['fades']}" if estimates else ""),
+            f"{SURE:g} allowed", "write a longer rest in [memory]" + _missing(changed, found),
         ))  # fmt: skip
     return Step(
         NAME,
@@ -71,6 +71,17 @@ def memory(subject: Subject, found: Found) -> Step:
         figures={"rest_sigma": changed, "steps_seen": float(seen)},
         raw=raw,
     )
+
+
+def _missing(changed: float, found: Found) -> str:
+    """Say by how much, until one standard deviation is left: at rest a loop forgets by its gain each time round."""
+    known = found["loop"].estimates if "loop" in found else {}
+    if not known or abs(known["loop_gain"].value) >= 1:
+        return ""
+    gain, delay = known["loop_gain"], known["loop_delay"]
+    rounds = -math.log(changed) / math.log(abs(gain.value))
+    wide = rounds * delay.value * gain.sigma / abs(gain.value * math.log(abs(gain.value)))
+    return f", by at least {Estimate(rounds * delay.value, wide, delay.unit)}"
 
 
 def _rate(left: torch.Tensor) -> tuple[float, float]:

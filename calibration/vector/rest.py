@@ -2,8 +2,8 @@
 
     level_l = mean of n readings,  noise_l their standard deviation,  drift_l = mean of the second half less that of the first
 
-An output that is at a limit of its range is "clipped"; one that drifts by over 4 standard deviations of that difference, and
-over 0.1 % of its range, is "drift".
+An output that is at a limit of its range, other than a lower one of 0, is "clipped"; one that drifts by over 4 standard
+deviations of that difference, and over 0.1 % of its range, is "drift".
 """
 
 from __future__ import annotations
@@ -71,8 +71,11 @@ def span_of(device: Device) -> Tensor:
 
 
 def clips(device: Device, readings: Tensor) -> Tensor:
-    """Return where an output (L,) is at a limit in one of the readings (n, L), as bool."""
+    """Return where an output (L,) is at a limit in one of the readings (n, L), as bool.
+
+    A lower limit of 0 is none: a converter that begins there reads a detector in the dark as 0, and nothing is below.
+    """
     port = device.spec.outputs
     low, high = (torch.tensor(each(limit, port.size), dtype=torch.float64) for limit in (port.low, port.high))
     near = NEAR * (high - low)
-    return ((readings <= low + near) | (readings >= high - near)).any(0)
+    return (((readings <= low + near) & (low != 0)) | (readings >= high - near)).any(0)

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from calibration.grey_box import CHI2_HIGH, DRIFT, Fit, Sweeps, fitted, problems
 from calibration.residual_net import ResidualNet, gained, trained
-from calibration.residuals import lag_one, runs
+from calibration.residuals import lag_one, runs, undigitised
 from calibration.sequence import Found, Procedure, Subject
 from calibration.shots import Shots
 from calibration.step import Estimate, Problem, Step
@@ -176,7 +176,8 @@ def assessed(
     """Figures with their floors, and the curves behind them."""
     fit, off = model.fit, held.reading - model.predicted(held)
     r = off / held.sigma
-    along = r.flatten()[held.drive.flatten().argsort()]
+    white = undigitised(off.flatten(), held.sigma.expand_as(off).flatten(), grain)
+    along = white[held.drive.flatten().argsort()]
     level, mean, _ = binned(held, held.reading, shots.port)
     _, bend, sigma = binned(held, off, shots.port)
     swing, variance, noise = float(mean.max() - mean.min()), float(held.reading.var()), float(held.sigma.square().mean().sqrt())
@@ -187,7 +188,7 @@ def assessed(
         "nrmse": rms / swing if swing else math.inf, "nrmse_floor": noise / swing if swing else math.inf,
         "r2": 1 - rms**2 / variance if variance else 0.0, "r2_floor": 1 - noise**2 / variance if variance else 0.0,
         "lag_along_drive": lag_one(along), "runs_along_drive": runs(along),
-        "lag_along_time": lag_one(r.flatten()), "runs_along_time": runs(r.flatten()),
+        "lag_along_time": lag_one(white), "runs_along_time": runs(white),
         "max_lsb": float(bend.abs().max()) / steps,
         "max_lsb_floor": float(sigma.mean()) / steps * math.sqrt(2 * math.log(BINS)),
         "cosine": slopes.cosine, "cosine_floor": slopes.floor,

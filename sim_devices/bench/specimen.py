@@ -42,7 +42,7 @@ def node_specimen(twin: object, seed: int, where: str) -> dict[str, float]:
 
 
 def _drawn(name: str, middle: float, unknown: Unknown, seed: int) -> float:
-    if not unknown.low <= middle <= unknown.high:
+    if unknown.period is None and not unknown.low <= middle <= unknown.high:
         raise ConfigError(
             f"no specimen can be drawn: {name} is outside of its limits", where="specimen", got=f"{middle:g} {unknown.unit}",
             allowed=f"{unknown.low:g} to {unknown.high:g} {unknown.unit}",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from calibration.fault import problem_of
 from calibration.residual_net import gained, trained
-from calibration.residuals import correlation_ratio, lag_one, runs
+from calibration.residuals import correlation_ratio, lag_one, runs, undigitised
 from hil.device import Port
 from hil.errors import Flat, Jumped, Late, MeasurementError, Misaligned, Saturated
 from hil.seeding import generator
@@ -35,6 +35,34 @@ def test_alternating_signs_have_too_many_stretches() -> None:
     signs = torch.tensor([1.0, -1.0]).repeat(100)
     assert runs(signs) > 10
     assert lag_one(signs) < -10
+
+
+def swept(bend_v: float, noise_v: float, grain_v: float) -> tuple[Tensor, Tensor]:
+    """Readings of a curve in order of the drive, less what was predicted, and their noise, in V; `bend_v` was not predicted."""
+    x = torch.linspace(0, 1, 4000, dtype=torch.float64)
+    predicted = torch.sin(2 * x)
+    truth = predicted + bend_v * torch.sin(20 * x) + noise_v * white(4000)
+    reading = grain_v * (truth / grain_v).round() if grain_v else truth
+    sigma = max(noise_v**2 + grain_v**2 / 12, 1e-12) ** 0.5
+    return reading - predicted, torch.full_like(x, sigma)
+
+
+@pytest.mark.parametrize("noise_v", [0.0, 3e-4, 1e-3, 1e-2])
+def test_the_steps_of_a_coarse_converter_are_no_structure_and_a_bend_still_is(noise_v: float) -> None:
+    grain_v = 5e-3
+    off, sigma = swept(0.0, noise_v, grain_v)
+    if noise_v < grain_v / 10:
+        assert lag_one(off / sigma) > 10, "the pattern of the steps"
+    assert abs(lag_one(undigitised(off, sigma, grain_v))) < 4
+    assert abs(runs(undigitised(off, sigma, grain_v))) < 4
+    off, sigma = swept(max(3e-3, noise_v / 2), noise_v, grain_v)
+    assert lag_one(undigitised(off, sigma, grain_v)) > 5
+
+
+def test_with_noise_of_many_steps_nothing_is_changed() -> None:
+    off, sigma = swept(0.0, 1e-2, 1e-5)
+    assert torch.allclose(undigitised(off, sigma, 1e-5), off / sigma, atol=2e-3)
+    assert torch.equal(undigitised(off, sigma, 0.0), off / sigma)
 
 
 def test_the_share_that_groups_explain() -> None:

@@ -86,6 +86,24 @@ def test_a_defect_is_named_and_what_needs_it_is_left_out(make: Callable[[], Node
     assert found["repeats"].problems[0].kind == "skipped"
 
 
+class FromZero(Node):
+    """A detector in front of a converter that begins at 0: in the dark it reads 0."""
+
+    def __init__(self, high: float) -> None:
+        super().__init__()
+        self.spec = Spec(self.spec.inputs, Port("light", 0.0, high, "W", 2), provenance="twin")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (1 + super().forward(x)).clamp(0.0, self.spec.outputs.high)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("high", "clipped"), [(4.0, False), (2.9, True)])
+def test_a_lower_limit_of_zero_is_the_dark_and_an_upper_one_is_a_limit(high: float, clipped: bool) -> None:
+    node = FromZero(high)
+    assert float(node.forward(torch.tensor([[-1.0, 0.0, -0.5]])).min()) == 0.0
+    assert ("clipped" in {problem.kind for problem in found_of(FromZero(high))["inputs"].problems}) is clipped
+
+
 def test_a_node_that_remembers_more_than_a_row_is_seen_by_the_order_of_rows() -> None:
     class Remembering(Node):
         def forward(self, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from hil.config.read import read_toml
 from hil.errors import ConfigError
 from hil.twin import Fittable, Noisy, Unknown
 from sim_devices.bench.specimen import node_specimen, specimen
+from sim_devices.delay_loop import DelayLoop
 from sim_devices.mach_zehnder import MachZehnder
 
 BENCH = Path("benches/mzm_awg_scope.toml")
@@ -47,6 +48,24 @@ def test_a_period_is_wrapped() -> None:
     drawn = [specimen({"phase": 3.0}, turn, seed)["phase"] for seed in range(50)]
     assert min(drawn) < -1
     assert all(-math.pi <= value <= math.pi for value in drawn)
+
+
+@pytest.mark.parametrize(
+    "sheet",
+    [
+        MachZehnder(v_pi_v=0.3, bandwidth_hz=1e5, dark_a=1e-6, insertion_loss_db=0.0, phase_rad=7.0),
+        MachZehnder(v_pi_v=40.0, bandwidth_hz=4e10),
+        MachZehnder(noise=0.0),
+        DelayLoop(scale_v=0.5),
+    ],
+)
+def test_nodes_of_every_size_have_specimens(sheet: MachZehnder | DelayLoop) -> None:
+    drawn = [node_specimen(sheet, seed, "test") for seed in range(30)]
+    size = "v_pi_v" if isinstance(sheet, MachZehnder) else "scale_v"
+    values = [each[size] for each in drawn]
+    assert statistics.stdev(values) == pytest.approx(sheet.settings()[size] / 35, rel=0.5)
+    if isinstance(sheet, MachZehnder) and not sheet.noise:
+        assert {each["noise"] for each in drawn} == {0.0}, "a node without noise stays so"
 
 
 def test_a_new_parameter_moves_no_other() -> None:
