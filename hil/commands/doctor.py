@@ -176,7 +176,8 @@ def _measured(device: Device, node: Node, bench: BenchFile | None) -> tuple[Figu
     quarter, whole = large_shots(probe, ramp)
     if bench is not None and isinstance(bench.how, Paced) and "records" in whole.spent[0]:
         pace_s, reads = bench.how.pace(bench)
-        figures = speed(single, quarter, whole, pace_s, whole.spent[0]["records"] / reads)
+        rests = device.spec.memory  # between sequences, which the rate of the symbols does not tell
+        figures = speed(single, quarter, whole, *((None, 1.0) if rests else (pace_s, whole.spent[0]["records"] / reads)))
         rates, parts = _of_waveform(whole)
     else:
         figures = speed(single, quarter, whole, None, 1.0)

@@ -171,6 +171,15 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_the_rests_of_a_node_that_remembers_are_in_the_prediction(tmp_path: Path) -> None:
+    assert run(["doctor", "benches/delay_loop_awg_scope.toml", "--json", str(tmp_path / "it.json")]) == 0
+    figures = Passport.load(tmp_path / "it.json").figures
+    achieved, predicted = (figures[name].value for name in ("samples_per_s", "samples_per_s_predicted"))
+    assert achieved is not None
+    assert predicted is not None
+    assert 1 / 4 < predicted / achieved < 4  # by the rate of the symbols alone it would be seven times as fast
+
+
 def test_a_device_of_ones_own(rig: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "checked_rig:Rig", "--set", f"log={rig / 'log'}", "--json", "rig.json"]) == 0
     made = Passport.load(rig / "rig.json")
