@@ -1,6 +1,7 @@
 """Sweeps through a node that is shared in time, and when each of them was made.
 
-    t <- t + overhead + values x step       where the node is a twin, whose time is its own, as the nominal twin says
+    t = that of the node                    where it is simulated behind instruments and says it
+    t <- t + overhead + values x step       where it is a twin without instruments, as the nominal twin says
     t = clock                               else
 
 Drive (n,) in, reading (n,) out, both float64, in the order in which the node got them.
@@ -8,10 +9,14 @@ Drive (n,) in, reading (n,) out, both float64, in the order in which the node go
 
 from __future__ import annotations
 
+import math
+
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 from calibration.sequence import Subject
+from hil.device import OwnTime
 from hil.errors import ContractError
 from hil.seeding import generator
 
@@ -32,6 +37,7 @@ class Shots:
         self._subject, self.port, self.out = subject, spec.inputs, spec.outputs
         self.rng = generator(subject.seed, 0, f"calibration {name}")
         known = {} if subject.nominal is None else subject.nominal.settings()
+        self._first_s = self._own_s
         virtual = spec.provenance == "twin" and OVERHEAD in known and STEP in known
         self._pace = (known[OVERHEAD], known[STEP]) if virtual else None
         self._began_s = subject.clock()
@@ -40,7 +46,14 @@ class Shots:
     @property
     def now_s(self) -> float:
         """Seconds since the procedure began; simulated ones where the bench has a pace."""
+        if self._first_s is not None and (own_s := self._own_s) is not None:
+            return own_s - self._first_s
         return self._virtual_s if self._pace else self._subject.clock() - self._began_s
+
+    @property
+    def _own_s(self) -> float | None:
+        device = self._subject.device
+        return device.time_s if isinstance(device, OwnTime) else None
 
     def __call__(self, drive: Tensor) -> Tensor:
         """Play a sweep; a node of a fixed width gets it in rows, the last one filled up with its own last value.
@@ -90,3 +103,29 @@ def quantum(reading: Tensor) -> float:
     gaps = values.diff()
     apart = gaps[gaps > 1e-3 * float(gaps.median())]  # float32 may tell one code in two ways
     return float(apart.min())
+
+
+def of_steps(total: float, grain: float) -> float:
+    """Return how much the steps of a converter add to the variance of repeated readings, in the mean over many levels.
+
+    v(s) = s^2 + 1/12 - sum_k exp( -4 pi^2 k^2 s^2 ) / ( 2 pi^2 k^2 )        in squares of a step; s: the noise in front of it
+
+    The sum is the part of the steps' error that every repeat has: with noise of half a step and more none, so that 1/12 is
+    added (Sheppard); without noise all of it (Widrow & Kollar, Quantization Noise, Cambridge 2008).
+
+    Args:
+        total: variance of the readings.
+        grain: the step; 0: none is seen.
+    """
+    if not grain:
+        return 0.0
+    k = torch.arange(1, 400, dtype=torch.float64)
+
+    def added(s: float) -> float:
+        return 1 / 12 - float(((-4 * (math.pi * k * s) ** 2).exp() / (2 * (math.pi * k) ** 2)).sum())
+
+    wanted = total / grain**2
+    if wanted >= 1 + 1 / 12:
+        return grain**2 / 12
+    s = brentq(lambda s: s**2 + added(s) - max(wanted, added(0.0)), 0.0, 1.0)
+    return grain**2 * added(s)

@@ -276,6 +276,15 @@ class Retransmitting(Protocol):
 
 
 @runtime_checkable
+class OwnTime(Protocol):
+    """A device whose node lives in a time of its own, as one that is simulated behind instruments."""
+
+    @property
+    def time_s(self) -> float | None:
+        """How long the node has lived, s; None: its time is that of a clock."""
+
+
+@runtime_checkable
 class Recovering(Protocol):
     """A device that puts faults right by itself. recovered: how many so far, since it was opened."""
 

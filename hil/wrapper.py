@@ -7,7 +7,7 @@ from concurrent.futures import Future
 
 from torch import Tensor
 
-from hil.device import Device, Recovering, Restorable, Spec, program, readable, reads_back, reset
+from hil.device import Device, OwnTime, Recovering, Restorable, Spec, program, readable, reads_back, reset
 from hil.slew import Slew, slew_of
 
 
@@ -29,6 +29,11 @@ class Wrapper:
     def recovered(self) -> int:
         """Faults that `inner` recovered from."""
         return self._inner.recovered if isinstance(self._inner, Recovering) else 0
+
+    @property
+    def time_s(self) -> float | None:
+        """How long the inner device's node has lived in a time of its own, s; None: its time is that of a clock."""
+        return self._inner.time_s if isinstance(self._inner, OwnTime) else None
 
     @property
     def slew(self) -> Slew:

@@ -1,6 +1,6 @@
 """Noise of a reading: the same sequence again and again, each time from rest.
 
-s^2 = mean over symbols of the variance over repeats, less q^2 / 12          q: the converter's step
+s^2 = mean over symbols of the variance over repeats, less what the converter's steps add to it, shots.of_steps
 SNR = 20 log10( standard deviation of the mean answer / s )
 
 noise     the node answers no more than its noise
@@ -12,7 +12,7 @@ import math
 
 from calibration.loop.records import Records
 from calibration.sequence import Found, Procedure, Subject
-from calibration.shots import quantum
+from calibration.shots import of_steps, quantum
 from calibration.step import Estimate, Problem, Step
 
 NAME = "noise"
@@ -27,7 +27,7 @@ def noise(subject: Subject, found: Found) -> Step:
     answers = records(drive.expand(REPEATS, -1))
     mean, variance = answers.mean(0), answers.var(0)
     grain, unit = quantum(answers.flatten()), records.out.unit
-    level = math.sqrt(max(float(variance.mean()) - grain**2 / 12, 0.0))
+    level = math.sqrt(max(float(variance.mean()) - of_steps(float(variance.mean()), grain), 0.0))
     rest, signal = math.sqrt(float(variance.mean())), float(mean.std())
     error = rest / math.sqrt(2 * (REPEATS - 1) * SYMBOLS)
     estimates = {"noise": Estimate(level, error * (rest / level if level else 0.0), unit)}

@@ -33,6 +33,7 @@ PROBES, VALUES = 120, 4096  # shots for the drift, and readings in each
 LOCKING, ROUNDS, SURE = 2048, 3, 4.0  # readings at each of three places, servo steps, sigmas that may be left
 EXACT = 1e-6  # rad: what float32 can tell of a node without noise
 DITHER = 2.5e-3  # of the port
+SWAY = 16  # steps of the converter
 SHARE = 0.5  # of the way from null to peak: d
 
 
@@ -46,7 +47,7 @@ def bias(subject: Subject, found: Found) -> Step:
     if places is None:
         return _nowhere(shots)
     rising, falling, peak, null = places
-    when, phase, sigma = _phases(shots, twin, turns, rising, falling)
+    when, phase, sigma = _phases(shots, twin, turns, rising, falling, found["dark"].figures["step"])
     rate, walk = _line(when, phase, sigma)
     locked, left = _locked(shots, twin, turns, rising, abs(peak - null))
     suffix = unit.lower()
@@ -117,22 +118,31 @@ def _by_phase(twin: Fittable, turns: str, x: Tensor) -> Tensor:
     return (up - down) / (2 * h)
 
 
-def _phases(shots: Shots, twin: Fittable, turns: str, rising: float, falling: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(time, phase relative to the twin's, its sigma) of PROBES shots."""
-    places = torch.tensor([rising, falling], dtype=torch.float32).double()
-    drive = places.repeat(VALUES // 2)
-    steep = _by_phase(twin, turns, places)
-    lever = float(steep[0] - steep[1])
-    when, phase, sigma = [], [], []
+def _phases(
+    shots: Shots, twin: Fittable, turns: str, rising: float, falling: float, grain: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(time, phase relative to the twin's, its sigma) of PROBES shots.
+
+    The drives of a shot lie evenly around the two places, so that the reading goes over SWAY steps of the converter: where the
+    noise is below a step, a drift within one would not be seen.
+    """
+    port = shots.port
+    places = torch.tensor([rising, falling], dtype=torch.float64).requires_grad_(True)
+    (slope,) = torch.autograd.grad(twin.ideal(places).sum(), places)
+    places = places.detach()
+    room = torch.minimum(places - port.shared_low, port.shared_high - places)
+    reach = torch.minimum(0.5 * SWAY * grain / slope.abs(), room)
+    share = shots.shuffled(torch.linspace(-1, 1, VALUES // 2, dtype=torch.float64)).unsqueeze(1)
+    drive = (places + share * reach).float().double()
+    lever = _by_phase(twin, turns, drive).mean(0)
+    when, apart = [], []
     for _ in range(PROBES):
-        began = shots.now_s
-        pairs = shots(drive).view(-1, 2)
-        apart = pairs[:, 0] - pairs[:, 1]
-        when.append(began)
-        phase.append(float(apart.mean()) / lever)
-        sigma.append(float(apart.std()) / math.sqrt(len(apart)) / abs(lever))
-    found = torch.tensor(phase, dtype=torch.float64)
-    return torch.tensor(when, dtype=torch.float64), found - found[0], torch.tensor(sigma, dtype=torch.float64)
+        when.append(shots.now_s)
+        pairs = shots(drive.flatten()).view(-1, 2)
+        apart.append(pairs[:, 0] - pairs[:, 1])
+    each = torch.stack(apart) / float(lever[0] - lever[1])
+    phase, spread = each.mean(1), (each - each.mean(0)).std(1)
+    return torch.tensor(when, dtype=torch.float64), phase - phase[0], spread / math.sqrt(each.shape[1])
 
 
 def _line(when: Tensor, phase: Tensor, sigma: Tensor) -> tuple[Estimate, float]:
@@ -183,4 +193,4 @@ def _second(twin: Fittable, x: Tensor, turns: str) -> tuple[float, float]:
     return float(slope.sum()), float((weight * _by_phase(twin, turns, x)).sum())
 
 
-BIAS = Procedure(NAME, bias, needs=("transfer",))
+BIAS = Procedure(NAME, bias, needs=("dark", "transfer"))

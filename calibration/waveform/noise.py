@@ -1,6 +1,6 @@
 """Noise of a reading, and what it depends on.
 
-    s_l^2    = pooled variance within shots at level l, less q^2 / 12     q: the converter's step (Sheppard 1898; if s > q/2)
+    s_l^2    = pooled variance within shots at level l, less what the converter's steps add to it, shots.of_steps
     s(y)^2   = a + b y + c y^2                                            thermal, shot and laser intensity noise
 
     signal   a sine as large as the node's swing A (peak to peak):  A / (2 sqrt 2)
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from calibration.residuals import by_group
 from calibration.sequence import Found, Procedure, Subject
-from calibration.shots import Shots
+from calibration.shots import Shots, of_steps
 from calibration.step import Estimate, Step
 
 NAME = "noise"
@@ -45,7 +45,8 @@ def noise(subject: Subject, found: Found) -> Step:
         variances.append(variance)
     mean, total = torch.stack(means).mean(0), torch.stack(variances).mean(0)
     grain, unit, freedom = found["dark"].figures["step"], shots.out.unit, RECORDS * (REPEATS - 1)
-    own = total - grain**2 / 12
+    steps = of_steps(float(total.mean()), grain)
+    own = total - steps
     swing = float(mean.max() - mean.min())
     level, rest = (math.sqrt(max(float(v.mean()), 0.0)) for v in (own, total))
     snr, sinad = (20 * math.log10(swing / (2 * math.sqrt(2)) / s) if s > 0 else math.inf for s in (level, rest))
@@ -61,7 +62,10 @@ def noise(subject: Subject, found: Found) -> Step:
     )
     figures = {f"variance_{k}": float(value) for k, value in enumerate(shape)}
     return Step(
-        NAME, said, estimates, figures={**figures, "step": grain, "freedom": freedom, "chi2": chi2, "swing": swing},
+        NAME, said, estimates, figures={
+            **figures, "step": grain, "freedom": freedom, "chi2": chi2, "swing": swing,
+            "repeated": math.sqrt(max(0.0, grain**2 / 12 - steps)),  # error of the steps that all repeats share, rms
+        },
         raw={"level_v": drive, "reading_v": mean, "variance": own, "fitted_variance": _powers(mean) @ torch.from_numpy(shape)},
     )  # fmt: skip
 

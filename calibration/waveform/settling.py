@@ -42,7 +42,8 @@ def settling(subject: Subject, found: Found) -> Step:
         f"left, {max(SETTLED, 4 * sigma / swing):.2%} allowed", f"lower the symbol rate {wait + 1} times, or settle longer",
     ) if wait else None  # fmt: skip
     edges = found["delay"].raw
-    estimates = pole(edges["edge_time_s"], edges["edge_reading_v"]) if "edge_time_s" in edges else {}
+    repeated_v = found["noise"].figures["repeated"] if "noise" in found else 0.0
+    estimates = pole(edges["edge_time_s"], edges["edge_reading_v"], repeated_v) if "edge_time_s" in edges else {}
     settle = f"settled to 0.1 % after {estimates['settle_s']}, " if estimates else ""
     said = settle + (f"needs {wait + 1} values" if wait else "settled within one value")
     problems = () if late is None else (late,)
@@ -64,8 +65,14 @@ def _in_values(shots: Shots) -> tuple[Tensor, int, float, float]:
     return deviation, wait, swing, noise
 
 
-def pole(times: Tensor, readings: Tensor) -> dict[str, Estimate]:
-    """Return bandwidth_hz and settle_s from edges (shots, n); nothing where the pole is too fast or too slow to be seen."""
+def pole(times: Tensor, readings: Tensor, repeated_v: float = 0.0) -> dict[str, Estimate]:
+    """Return bandwidth_hz and settle_s from edges (shots, n); nothing where the pole is too fast or too slow to be seen.
+
+    Args:
+        times: of the samples, s.
+        readings: at these, V.
+        repeated_v: error of the converter's steps that all shots share, rms.
+    """
     step_s = float(times[0].diff().mean())
     first = [begun(reading) for reading in readings]
     length = min(readings.shape[1] - k for k in first)
@@ -79,11 +86,12 @@ def pole(times: Tensor, readings: Tensor) -> dict[str, Estimate]:
     variance = left(a) / (moved.numel() - len(moved) - 2)
     h = 1e-4 * a
     bend = (left(a + h) - 2 * left(a) + left(a - h)) / h**2
-    sigma = math.sqrt(2 * variance / bend) if bend > 0 else math.inf
-    if not FASTEST * 2 < a < SLOWEST or not sigma < 0.2 * a:
-        return {}  # too fast or too slow to be seen in this record
+    moves_v = float((moved[:, 0] - moved[:, -1]).abs().mean())
+    sigma = math.hypot(math.sqrt(2 * variance / bend), repeated_v / max(moves_v, 1e-30)) if bend > 0 else math.inf
     rate = -math.log(a) / step_s
     error = sigma / a / step_s
+    if not FASTEST * 2 < a < SLOWEST or not error < 0.2 * rate:
+        return {}  # too fast or too slow to be seen in this record
     settle_s = -math.log(SETTLED) / rate
     return {
         "bandwidth_hz": Estimate(rate / (2 * math.pi), error / (2 * math.pi), "Hz"),

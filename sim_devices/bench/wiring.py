@@ -92,6 +92,7 @@ class Plant:
             raise ConfigError("the boxes of one bench must share one lock", where="wiring", todo="give every box the same lock")
         self._wires, self._seed, self._oversample, self._clock = list(wires), seed, oversample, clock
         self._shot = 0
+        self._lived_s = 0.0
         self._sync = True
         self._states: list[State | None] = [None] * len(wires)
         self._sampled: list[tuple[float, Node] | None] = [None] * len(wires)
@@ -170,7 +171,7 @@ class Plant:
 
     def paths(self) -> tuple[str, ...]:
         """Name all parameters that `get` and `set` know; the second wire's are node2.…, cable2.…, scope2.…, state2.… ."""
-        found = ["sync.connected"]
+        found = ["sync.connected", "time_s"]
         for i, wire in enumerate(self._wires):
             tail = _tail(i)
             found += [f"node{tail}.{name}" for name, value in wire.node.settings().items() if isinstance(value, int | float)]
@@ -182,12 +183,16 @@ class Plant:
     def get(self, path: str) -> float:
         """A parameter of the plant, for example ``node.phase_rad``; ``state.0`` is the first part of the twin's state now.
 
+        ``time_s`` is how long the first node has lived, in its own time.
+
         Raises:
             ConfigError: there is no such path.
         """
         with self._lock:
             if path == "sync.connected":
                 return float(self._sync)
+            if path == "time_s":
+                return self._lived_s
             what, name, i = self._parsed(path)
             wire = self._wires[i]
             if what == "node":
@@ -211,6 +216,8 @@ class Plant:
             if path == "sync.connected":
                 self._sync = bool(value)
                 return
+            if path == "time_s":
+                raise ConfigError("the time of the plant cannot be set", where="wiring", got=f"{value}", todo="read it")
             what, name, i = self._parsed(path)
             wire = self._wires[i]
             if what == "node":
@@ -346,6 +353,7 @@ class Plant:
                 if wire.sync is not None:
                     found[wire.sync] = self._pulse(i, window, (i, 0) in playing)
         self._shot += 1
+        self._lived_s += window.points / window.rate_hz + self._wires[0].node.settings().get("overhead_s", 0.0)
         return found
 
     def _answers(self, i: int, window: Window, playing: Playing, strikes: Sequence[Strike]) -> dict[int, Tensor]:

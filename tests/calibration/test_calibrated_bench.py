@@ -44,6 +44,22 @@ def test_a_specimen_is_found_through_the_wire() -> None:
     assert 0.8 < steps["twin"].figures["chi2"] < 1.2
 
 
+def test_a_coarse_converter_in_slower_records_is_no_obstacle() -> None:
+    """Eight bits with noise below a step, and ten million symbols a second: drift and curve are found all the same."""
+    path = Path("benches/siglent_rigol.toml")
+    table = read_toml(path)
+    bench = bench_of({**table, "virtual": {**table["virtual"], "specimen": 2, "seed": 2}}, path)
+    with open_bench(bench) as opened:
+        assert isinstance(opened.device, OnPlant)
+        steps = {s.name: s for s in calibrated(waveform(), Subject(resilient(opened.device, Ladder), SHEET, 2))}
+        assert all(step.good for step in steps.values()), [(s.name, s.problems) for s in steps.values() if not s.good]
+        found = steps["twin"].estimates
+        for name, where in {"v_pi_v": "node.v_pi_v", "phase_rad": "state.0", "drift_rad_per_s": "node.drift_rad_per_s"}.items():
+            truth = opened.device.control.get(where)
+            assert found[name].away(truth) < 4, (name, str(found[name]), truth)
+        assert steps["noise"].figures["repeated"] > 0.05 * steps["noise"].figures["step"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "path", sorted(p for p in Path("benches").glob("*.toml") if p.stem not in LEFT_OUT), ids=lambda p: p.stem

@@ -13,7 +13,7 @@ from torch import Tensor
 from calibration.sequence import Procedure, Subject, calibrated
 from calibration.step import Step
 from calibration.waveform.delay import DELAY, begun, interval
-from calibration.waveform.settling import SETTLING
+from calibration.waveform.settling import SETTLING, pole
 from hil.device import Spec, Timed
 from hil.seeding import generator
 from sim_devices.mach_zehnder import MachZehnder
@@ -89,6 +89,15 @@ def test_the_pole_is_found_wherever_the_edge_came(bandwidth_hz: float) -> None:
     assert bandwidth.away(bandwidth_hz) < 4
     assert bandwidth.sigma < 0.02 * bandwidth_hz
     assert settle.away(math.log(1000) / (2 * math.pi * bandwidth_hz)) < 4
+
+
+def test_a_pole_that_the_record_hardly_shows_is_not_told() -> None:
+    assert "bandwidth_hz" in found(Bench(bandwidth_hz=2e9))["settling"].estimates
+    assert found(Bench(bandwidth_hz=8e9))["settling"].estimates == {}, "over within a sample"
+    time_s, reading = Bench().edge()
+    times, readings = time_s.expand(9, -1), reading.double().expand(9, -1)
+    assert pole(times, readings, 1e-3)["bandwidth_hz"].sigma > 3 * pole(times, readings)["bandwidth_hz"].sigma
+    assert pole(times, readings, 0.1) == {}, "steps of the converter as large as the edge"
 
 
 def test_an_edge_that_does_not_come_is_a_problem_of_the_delay() -> None:

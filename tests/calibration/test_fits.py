@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from calibration.fault import problem_of
 from calibration.residual_net import gained, trained
 from calibration.residuals import correlation_ratio, lag_one, runs, undigitised
+from calibration.shots import of_steps
 from hil.device import Port
 from hil.errors import Flat, Jumped, Late, MeasurementError, Misaligned, Saturated
 from hil.seeding import generator
@@ -63,6 +66,20 @@ def test_with_noise_of_many_steps_nothing_is_changed() -> None:
     off, sigma = swept(0.0, 1e-2, 1e-5)
     assert torch.allclose(undigitised(off, sigma, 1e-5), off / sigma, atol=2e-3)
     assert torch.equal(undigitised(off, sigma, 0.0), off / sigma)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.4, 0.8, 3.0])
+def test_noise_below_a_step_is_found_in_readings_that_repeat(share: float) -> None:
+    """share: noise over a step. Every level is read many times, as the step `noise` does."""
+    grain_v, levels, repeats = 2.5e-3, 4000, 64
+    rng = generator(0, 0, "levels")
+    level = torch.rand(levels, 1, generator=rng, dtype=torch.float64)
+    reading = level + share * grain_v * torch.randn(levels, repeats, generator=rng, dtype=torch.float64)
+    total = float((grain_v * (reading / grain_v).round()).var(1).mean())
+    assert math.sqrt(total - of_steps(total, grain_v)) == pytest.approx(share * grain_v, rel=0.05)
+    if share >= 0.8:
+        assert of_steps(total, grain_v) == pytest.approx(grain_v**2 / 12, rel=0.02)
+    assert of_steps(total, 0.0) == 0.0
 
 
 def test_the_share_that_groups_explain() -> None:

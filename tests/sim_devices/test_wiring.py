@@ -299,6 +299,18 @@ def test_parameters_of_the_plant() -> None:
     assert all(math.isfinite(plant.get(path)) for path in plant.paths())
 
 
+def test_the_time_of_the_plant_goes_on_by_what_its_node_lives_through() -> None:
+    bench = Bench()
+    zeros = np.zeros(1000, dtype=np.int16)
+    bench.shot(zeros)
+    first_s = bench.plant.get("time_s")
+    bench.shot(zeros)
+    assert bench.plant.get("time_s") == pytest.approx(2 * first_s)
+    assert first_s > 0
+    with pytest.raises(ConfigError, match="cannot be set"):
+        bench.plant.set("time_s", 0.0)
+
+
 @pytest.mark.parametrize("path", ["node.gian", "gain", "node3.gain", "state.4", "", "cable.delay"])
 def test_an_unknown_parameter_is_named(path: str) -> None:
     bench = Bench()

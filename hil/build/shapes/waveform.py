@@ -208,6 +208,11 @@ class OnPlant(Wrapper, OnServed):
         return self._served.control
 
     @property
+    def time_s(self) -> float:
+        """Time of the plant, s; see hil.device.OwnTime."""
+        return self.control.get("time_s")
+
+    @property
     def from_rest(self) -> bool:
         """See hil.device.Resting."""
         return self._inner.from_rest
