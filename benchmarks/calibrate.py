@@ -1,6 +1,7 @@
 """How well a bench can be calibrated that nobody knows, and what is said of one that lies.
 
-    python benchmarks/calibrate.py [--quick] [--parts hidden,deceived,drift,deploy] [--benches N] [--first N] [--record]
+    python benchmarks/calibrate.py [--quick] [--parts hidden,deceived,drift,deploy] [--benches N] [--bench FILE] [--first N]
+                                   [--record]
 
 hidden     specimens of the waveform bench, served over HiSLIP, calibrated blind, held against the truth: hidden_benches.py
 deceived   hysteresis, stuck channel, clipping, wrong load, wrong delay, wrong node: deceived_benches.py
@@ -23,7 +24,7 @@ import deployment
 import drift
 import torch
 from deceived_benches import LIES, deceive
-from hidden_benches import Bench, calibrate, summary, table
+from hidden_benches import BENCH, Bench, calibrate, summary, table
 from recording import record
 
 Lines = list[str]
@@ -34,7 +35,7 @@ def hidden(options: argparse.Namespace) -> Found:
     """Every bench, one after the other."""
     benches: list[Bench] = []
     for number in range(options.first, options.first + options.benches):
-        bench = calibrate(number)
+        bench = calibrate(number, options.bench)
         benches.append(bench)
         missed = [p.name for p in bench.parameters if not p.recovered]
         bad = [f"{step.name}: {p.kind}" for step in bench.steps for p in step.problems if not step.good]
@@ -89,6 +90,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", help="of " + ", ".join(PARTS) + "; left out: all, or with --quick the first two")
     parser.add_argument("--benches", type=int, default=20)
+    parser.add_argument(
+        "--bench", type=Path, default=BENCH, help="file of a modulator's bench, of hidden; left out: %(default)s"
+    )
     parser.add_argument("--seeds", type=int, default=5, help="of drift; benches of deploy")
     parser.add_argument("--first", type=int, default=0, help="number of the first specimen")
     parser.add_argument("--record", action="store_true", help="append to RESULTS.md")

@@ -66,23 +66,23 @@ class Bench:
         return all(step.good for step in self.steps)
 
 
-def hidden(number: int) -> BenchFile:
-    """The bench file's bench, with specimen and noise of this number."""
-    table = read_toml(BENCH)
-    return bench_of({**table, "virtual": {**table["virtual"], "specimen": number, "seed": number}}, BENCH)
+def hidden(number: int, path: Path = BENCH) -> BenchFile:
+    """The bench of a file, with specimen and noise of this number."""
+    table = read_toml(path)
+    return bench_of({**table, "virtual": {**table["virtual"], "specimen": number, "seed": number}}, path)
 
 
-def calibrate(number: int) -> Bench:
+def calibrate(number: int, path: Path = BENCH) -> Bench:
     """Open bench `number`, do the waveform steps blind, then ask what is true. A bench that cannot be measured is a bad one."""
     try:
-        return _calibrated(number)
+        return _calibrated(number, path)
     except MeasurementError as error:
         step = Step("open", error.what, success=(False,), problems=(problem_of(error),))
         return Bench(number, (step,), (), 0.0)
 
 
-def _calibrated(number: int) -> Bench:
-    with open_bench(hidden(number)) as opened:
+def _calibrated(number: int, path: Path) -> Bench:
+    with open_bench(hidden(number, path)) as opened:
         assert isinstance(opened.device, OnPlant)
         assert opened.twin is not None
         nominal: object = opened.twin.choice.build()
