@@ -16,7 +16,7 @@ from torch import Tensor
 from hil.seeding import generator
 
 LEAST = 0.05  # of a step: noise below that is taken as that, since no prediction is exact
-TAIL = 1e-12
+TAIL = 1e-12  # of a rank: seven standard deviations
 
 
 def undigitised(off: Tensor, sigma: Tensor, grain: float) -> Tensor:

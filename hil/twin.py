@@ -114,8 +114,8 @@ class Unknown:
             unit: of `value`.
             seen: as of Unknown.
 
-        >>> Unknown.about(3.5, 3.5, 0.1, "V")
-        Unknown(low=1.0, high=12.25, spread=0.35, unit='V', period=None, seen=True)
+        >>> Unknown.about(3.5, 3.5, 0.5, "V")
+        Unknown(low=1.0, high=12.25, spread=1.75, unit='V', period=None, seen=True)
         """
         return cls(value / factor, value * factor, share * value, unit, seen=seen)
 

@@ -6,7 +6,8 @@
                 keeps the data sheet's value and spread
     judge       held-out values all over the port, r = (y - f(x)) / s:
                 chi^2 = mean r^2;  NRMSE = rms(y - f) / swing;  R^2 = 1 - rms(y - f)^2 / var(y);  whiteness along the drive and
-                along time, residuals.py;  the largest mean error of a 64th of the port, in steps of the converter;
+                along time, without the pattern of the converter's steps, residuals.py;  the largest mean error of a 64th of
+                the port, in steps of the converter;
                 cosine of the twin's slope and the device's,  (y(x + d) - y(x - d)) / 2d,  at POINTS drives
     floors      what a perfect twin would get with this noise, beside each
 

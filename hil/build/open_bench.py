@@ -175,7 +175,8 @@ def outputs_after(device: Any) -> str:
     if isinstance(device, Functions):
         return device.outputs_after
     if isinstance(device, Bench):
-        return f"{device.node.outputs_after} when the hil.open block ends, or at once after a fault"
+        after = device.node.outputs_after
+        return after and f"{after} when the hil.open block ends, or at once after a fault"
     if isinstance(device, Simulated):
         return ""
     return "safe, by the device's safe()" if hasattr(device, "safe") else "as the device left them; closed after a fault"
