@@ -74,6 +74,7 @@ class GeneratorBox(PanelBox, ABC):
     maker: ClassVar[str] = ""
     firmware: ClassVar[str] = ""
     plus: ClassVar[bool] = True  # error codes are answered with their sign
+    word_bits: ClassVar[int] = 16  # of a point as it is uploaded; a converter as fine plays it as it is
     texts: ClassVar[Mapping[int, str] | None] = None  # error texts of its own
     box: ClassVar[Mapping[str, Parameter]] = {}  # settings of the box as a whole
 
@@ -194,10 +195,15 @@ class GeneratorBox(PanelBox, ABC):
         codes = self._memory[channel][s.text("arb")] if shape == "ARB" else built_in(shape)
         rate_hz = self._rate(s, len(codes)) if shape == "ARB" else s.number("frequency") * len(codes)
         gain, offset_v = output_stage.at_load(s, load_ohm)
-        levels = played(codes, self._bits, gain / FULL_SCALE, offset_v, s.text("filter") if shape == "ARB" else "OFF")
+        levels = played(codes, self._grid, gain / FULL_SCALE, offset_v, s.text("filter") if shape == "ARB" else "OFF")
         triggered = s.flag("burst") and s.text("burst_mode") == "TRIG" and s.number("cycles") < 0.99 * INFINITY
         cycles = s.number("cycles") if triggered else math.inf
         return Drive(levels, rate_hz, cycles, s.flag("output"), s.number("delay"))
+
+    @property
+    def _grid(self) -> int:
+        """Bits that codes are rounded to; 16, so not at all, where the words of an upload are as coarse as the converter."""
+        return 16 if self._bits >= self.word_bits else self._bits
 
     def on(self, channel: int) -> bool:
         """The output relay."""
@@ -218,7 +224,7 @@ class GeneratorBox(PanelBox, ABC):
         codes = self._memory[channel][s.text("arb")] if s.text("function") == "ARB" else built_in(s.text("function"))
         ends = np.array([codes.min(), codes.max()] if whole else [codes[0]], dtype=np.int16)
         gain, offset_v = output_stage.at_load(s, load_ohm)
-        levels = played(ends, self._bits, gain / FULL_SCALE, offset_v, "OFF")
+        levels = played(ends, self._grid, gain / FULL_SCALE, offset_v, "OFF")
         return float(levels.min()), float(levels.max())
 
     @abstractmethod

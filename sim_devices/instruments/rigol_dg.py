@@ -37,6 +37,7 @@ class RigolDG(GeneratorBox):
     usual = ("DG832", "DG8ASIM0001")
     maker = "Rigol Technologies"
     firmware = "00.02.06"
+    word_bits = 14
 
     @cached_property
     def _parts(self) -> dict[int, list[np.ndarray]]:

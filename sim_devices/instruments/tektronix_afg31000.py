@@ -40,6 +40,7 @@ class TektronixAFG31000(GeneratorBox):
     maker = "TEKTRONIX"
     firmware = "SCPI:99.0 FV:1.6.1"
     plus = False
+    word_bits = 14
     box = BOX
 
     def sync(self, channel: int) -> bool:
