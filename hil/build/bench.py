@@ -56,7 +56,7 @@ class Guarding(Protocol):
 
     @property
     def outputs_after(self) -> str:
-        """What is known of the outputs once they were made safe, for people."""
+        """Say what is known of the outputs once they were made safe, for people."""
 
 
 class Unguarded:
@@ -70,7 +70,7 @@ class Unguarded:
 
     @property
     def outputs_after(self) -> str:
-        """Nothing to say."""
+        """Return "": no output is on."""
         return ""
 
 

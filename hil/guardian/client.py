@@ -119,7 +119,7 @@ class Guard:
 
     @property
     def outputs_after(self) -> str:
-        """What is known of the outputs once they were made safe."""
+        """Say what is known of the outputs once they were made safe."""
         return outputs_after(self._states)
 
     def beat(self) -> None:

@@ -57,7 +57,7 @@ def guarded(run: Path) -> Guarded:
     if not watched:
         return Guarded()
     said = [line for line in lines[watched[-1] :] if line.get("outputs") in SAID]
-    safe = said[-1:] != [] and said[-1]["outputs"] == "safe"
+    safe = bool(said) and said[-1]["outputs"] == "safe"
     after = str(said[-1].get("after", "")) if safe else ""
     return Guarded("safe" if safe else "unknown", bool(lines[watched[-1]].get("virtual")), bool(said), after)
 

@@ -13,14 +13,15 @@ from calibration.waveform.sequence import waveform
 from hil.build.bench import open_bench
 from hil.build.shapes.waveform import OnPlant
 from hil.commands.calibrate import calibrate
-from hil.config.bench import bench_of, read_bench
+from hil.config.bench import bench_of
 from hil.config.read import read_toml
 from hil.devices.recovery import Ladder
 from hil.devices.resilient import resilient
 from sim_devices.mach_zehnder import MachZehnder
 
 BENCH = Path("benches/mzm_awg_scope.toml")
-LEFT_OUT = ("phase_mask_camera", "pxi_dopant_network")  # a node that no step knows; a package that may not be installed
+NO_STEPS = ("iq_bias_laser", "spiking_board", "integrating_board", "phase_mask_camera")  # `hil calibrate` refuses them
+LEFT_OUT = (*NO_STEPS, "pxi_dopant_network")  # whose package may not be installed
 SHEET = MachZehnder(v_pi_v=3.5)
 
 
@@ -65,6 +66,4 @@ def test_a_coarse_converter_in_slower_records_is_no_obstacle() -> None:
     "path", sorted(p for p in Path("benches").glob("*.toml") if p.stem not in LEFT_OUT), ids=lambda p: p.stem
 )
 def test_every_bench_that_is_shipped_calibrates(path: Path, tmp_path: Path) -> None:
-    if not read_bench(path).sequence:
-        pytest.skip("nothing is known about calibrating it")
     assert calibrate(path, tmp_path, 0, Console(file=io.StringIO())).exists()

@@ -254,7 +254,7 @@ class _Both:
 
     @property
     def outputs_after(self) -> str:
-        """What is known of the outputs once both have made them safe."""
+        """Say what is known of the outputs once guardian and host have made them safe."""
         return HELD if self._guard is None else f"{self._guard.outputs_after}; display: {HELD}"
 
 
