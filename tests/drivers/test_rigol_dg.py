@@ -26,7 +26,7 @@ def test_a_record_is_played_once_whatever_its_packets(points: int) -> None:
     driver.output(True)
     drive = box.drive(1)
     assert (drive.on, drive.cycles, drive.sample_rate_hz) == (True, 1.0, 1e7)
-    assert np.abs(drive.record - volts).max() <= 0.7 * 4 / 2**14  # rounded by the driver and to its words, not by the box besides
+    assert np.abs(drive.record - volts).max() <= 0.7 * 4 / 2**14  # rounded by the driver and to its words, not again by the box
     assert box.sync(1)
     assert not box.sync(2)
     sizes = [len(message.partition(b"#")[2]) for message in link.sent if b"DAC16" in message]

@@ -26,7 +26,7 @@ def test_records_of_any_length_have_the_rate_that_was_set(points: int) -> None:
     driver.output(True)
     drive = box.drive(1)
     assert (drive.on, drive.cycles, drive.sample_rate_hz) == (True, 1.0, pytest.approx(1e7))
-    assert np.abs(drive.record - volts).max() <= 0.7 * 4 / 2**14  # rounded by the driver and to its words, not by the box besides
+    assert np.abs(drive.record - volts).max() <= 0.7 * 4 / 2**14  # rounded by the driver and to its words, not again by the box
     driver.safe()
     assert not box.on(1)
 
